@@ -1,0 +1,163 @@
+"""The model folder: manifest, hashes, versions. Loading verifies everything, then gives a complete object or raises.
+
+models/<name>/
+    model.onnx      ids, mask, token types, memory -> probabilities, new memory
+    tokenizer.json
+    manifest.json   labels in order with roles, memory size, token budget, default policy, provenance, sha256 of every file
+    metrics.json    as measured on validation
+    README.md       the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .config import parse_settings
+from .encoding import EncodingSpec
+from .errors import ArtifactError, ConfigError
+from .types import LabelSpec, Speaker
+
+FORMAT_VERSION = 1
+"""Version of the model folder's layout; a folder with another one is refused."""
+
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+TOKENIZER = "tokenizer.json"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "memory")
+OUTPUTS = ("probabilities", "new_memory")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is.
+
+    Attributes:
+        name: folder-like name, e.g. `lastresort-minilm`.
+        version: of this model, e.g. `0.1.0`.
+        labels: in the order of the graph's output.
+        memory_size: length of the memory vector.
+        encoding: token budget and overlap.
+        policy: default decision settings, as in `configs/policy/`.
+        files: file name to sha256 of its bytes.
+        provenance: base encoder, data, config, licence, versions, date.
+        format_version: of the folder.
+    """
+
+    name: str
+    version: str
+    labels: tuple[LabelSpec, ...]
+    memory_size: int
+    encoding: EncodingSpec
+    policy: Mapping[str, Any]
+    files: Mapping[str, str]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the manifest's canonical JSON; it covers every file through `files`."""
+        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def tag(self) -> str:
+        """`name@digest8`, as written into scored output."""
+        return f"{self.name}@{self.digest[:8]}"
+
+    def labels_of(self, speaker: Speaker) -> tuple[LabelSpec, ...]:
+        """The labels that describe turns of `speaker`, in order."""
+        return tuple(label for label in self.labels if label.speaker == speaker)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A verified model folder."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.path / MODEL
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer."""
+        return self.path / TOKENIZER
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json`."""
+    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks `manifest.json` alone. Raises `ArtifactError`."""
+    path = folder / MANIFEST
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: found no valid JSON: {error}") from None
+    found = record.get("format_version") if isinstance(record, dict) else None
+    if found != FORMAT_VERSION:
+        raise ArtifactError(f"{path}: format_version: found {found!r}, expected {FORMAT_VERSION}")
+    try:
+        manifest = parse_settings(Manifest, record, where=str(path))
+    except ConfigError as error:
+        raise ArtifactError(str(error)) from None
+    names = [label.name for label in manifest.labels]
+    if len(set(names)) != len(names) or not names:
+        raise ArtifactError(f"{path}: labels: found {len(names)} with {len(set(names))} names, expected at least one and no name twice")
+    for required in (MODEL, TOKENIZER):
+        if required not in manifest.files:
+            raise ArtifactError(f"{path}: files: found no {required}, expected its sha256")
+    return manifest
+
+
+def load_folder(path: str | Path) -> ModelFolder:
+    """Verifies a model folder: manifest, format version, presence and sha256 of every file it names.
+
+    Raises:
+        ArtifactError: names the file, what was found and what was expected.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: found no folder, expected a model folder with {MANIFEST}")
+    manifest = read_manifest(folder)
+    for name, expected in manifest.files.items():
+        target = folder / name
+        if Path(name).name != name or not target.is_file():
+            raise ArtifactError(f"{target}: found no such file, expected it beside {MANIFEST}")
+        found = file_sha256(target)
+        if found != expected:
+            size = target.stat().st_size
+            raise ArtifactError(f"{target}: found sha256 {found[:12]}… ({size} bytes), expected {expected[:12]}…: the file is truncated or altered")
+    return ModelFolder(folder, manifest)
+
+
+def shipped_model(name: str = "lastresort-minilm") -> Path:
+    """The folder of a model that came with the package. Raises `ArtifactError`."""
+    package = Path(__file__).resolve().parent
+    candidates = (package / "models" / name, package.parents[1] / "models" / name)
+    for candidate in candidates:
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    raise ArtifactError(f"{name}: found no such shipped model, expected one at {candidates[0]}")

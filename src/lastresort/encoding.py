@@ -1,0 +1,88 @@
+"""The only place where text becomes ids: normalising, windows, special tokens. Training and serving both call it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from .errors import ArtifactError
+from .types import Role
+
+TOKEN_TYPE: dict[Role, int] = {"user": 0, "assistant": 1}
+"""The speaker, told to the encoder as BERT's segment id."""
+
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e007f]"
+)
+_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+_HANDLE = re.compile(r"(?<![\w.])@\w{2,}")
+_SPACE = re.compile(r"\s+")
+
+
+def normalise(text: str) -> str:
+    """Text as the model sees it: compatibility forms folded (NFKC), invisible characters out, links and handles masked, runs of space joined.
+
+    Lone surrogates (they occur in JSON escapes) become U+FFFD.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+    text = unicodedata.normalize("NFKC", text)
+    text = _INVISIBLE.sub("", text)
+    text = _URL.sub("<url>", text)
+    text = _HANDLE.sub("@user", text)
+    return _SPACE.sub(" ", text).strip()
+
+
+@dataclass(frozen=True)
+class EncodingSpec:
+    """How text is cut into windows; part of a model's manifest.
+
+    Attributes:
+        max_tokens: token budget of one window, special tokens included.
+        overlap_tokens: tokens that two neighbouring windows share.
+    """
+
+    max_tokens: int = 256
+    overlap_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 8 or not 0 <= self.overlap_tokens < (self.max_tokens - 2) // 2:
+            raise ValueError("overlap_tokens must be at least 0 and less than half of max_tokens - 2, and max_tokens at least 8")
+
+
+class TurnEncoder:
+    """Text of one turn to windows of token ids. Safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: EncodingSpec) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self.spec = spec
+        start, end = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+        if start is None or end is None:
+            raise ArtifactError("tokenizer.json: found no [CLS] and [SEP] tokens, expected a BERT-style tokenizer")
+        self._cls, self._sep = int(start), int(end)
+
+    @classmethod
+    def from_file(cls, path: str | Path, spec: EncodingSpec) -> TurnEncoder:
+        """Reads `tokenizer.json`. Raises `ArtifactError`."""
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ArtifactError(f"{path}: cannot be read as a tokenizer: {error}") from None
+        return cls(tokenizer, spec)
+
+    def windows(self, text: str) -> list[list[int]]:
+        """Token ids of each window, in order; at least one window, also for empty text.
+
+        Consecutive windows share `overlap_tokens` tokens. Each has at most `max_tokens` ids, [CLS] and [SEP] included.
+        """
+        ids: Sequence[int] = self._tokenizer.encode(normalise(text), add_special_tokens=False).ids
+        budget = self.spec.max_tokens - 2
+        step = budget - self.spec.overlap_tokens
+        starts = range(0, max(1, len(ids) - self.spec.overlap_tokens), step)
+        return [[self._cls, *ids[start : start + budget], self._sep] for start in starts]
