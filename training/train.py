@@ -1,0 +1,280 @@
+"""One training run: transformers' Trainer on accelerate, from a config to a run folder that `export` reads.
+
+Run folder: model.safetensors, tokenizer.json, config.yaml (resolved), run.json (data digest, versions, metrics), checkpoint-*/ while it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch.optim import AdamW
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from lastresort.encoding import TurnEncoder
+from lastresort.errors import ConfigError, DataError
+from lastresort.metrics import average_precision
+
+from .calibrate import calibrate
+from .config import TrainConfig
+from .data import UNKNOWN, DialogueCollator, data_digest, label_counts, load_split
+from .model import TurnModel, build_model, resolve_base
+
+WEIGHTS, TOKENIZER, CONFIG, RUN = "model.safetensors", "tokenizer.json", "config.yaml", "run.json"
+
+
+class TurnTrainer(Trainer):
+    """Trainer with layer-wise learning rates."""
+
+    def __init__(self, *args: Any, settings: TrainConfig, **kwargs: Any) -> None:
+        self.settings = settings
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW over one group a layer; frozen parameters are left out."""
+        if self.optimizer is None:
+            turn_model: Any = self.model
+            self.optimizer = AdamW(parameter_groups(turn_model, self.settings), weight_decay=self.settings.optimiser.weight_decay)
+        return self.optimizer
+
+
+class HeadFirst(TrainerCallback):
+    """LP-FT (Kumar et al. 2022): the encoder stays as pretrained for the first steps, so that the random heads do not distort it."""
+
+    def __init__(self, model: TurnModel, share: float) -> None:
+        self.model, self.share = model, share
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Freezes or frees the encoder."""
+        self.model.encoder_frozen = state.global_step < self.share * state.max_steps
+
+
+def parameter_groups(model: TurnModel, settings: TrainConfig) -> list[dict[str, Any]]:
+    """Optimiser groups: heads at `head_lr`, encoder layers at `encoder_lr`, falling by `layer_decay` from the top down."""
+    optimiser = settings.optimiser
+    groups = [{"params": model.head_parameters(), "lr": optimiser.head_lr}]
+    layers = list(model.encoder.encoder.layer)
+    for depth, layer in enumerate(layers):
+        rate = optimiser.encoder_lr * optimiser.layer_decay ** (len(layers) - 1 - depth)
+        groups.append({"params": [p for p in layer.parameters() if p.requires_grad], "lr": rate})
+    rest = [p for p in model.encoder.embeddings.parameters() if p.requires_grad]
+    groups.append({"params": rest, "lr": optimiser.encoder_lr * optimiser.layer_decay ** len(layers)})
+    return [group for group in groups if group["params"]]
+
+
+def freeze(model: TurnModel, settings: TrainConfig) -> None:
+    """Freezes embeddings and lower layers as configured. Raises `ConfigError` for more layers than there are."""
+    layers = list(model.encoder.encoder.layer)
+    if settings.model.freeze_layers > len(layers):
+        raise ConfigError(f"model.freeze_layers: found {settings.model.freeze_layers}, expected at most {len(layers)}")
+    frozen = list(layers[: settings.model.freeze_layers])
+    if settings.model.freeze_embeddings or frozen:
+        frozen.append(model.encoder.embeddings)
+    for module in frozen:
+        module.requires_grad_(False)
+
+
+def set_class_balance(model: TurnModel, dataset: Dataset, settings: TrainConfig) -> dict[str, dict[str, float]]:
+    """Weights of labels and positives from the training split; returns the counts.
+
+    Positives weigh sqrt(negatives / positives), up to `positive_weight_limit`; a label's turns weigh more the fewer know it, up to 4 times.
+
+    Raises:
+        DataError: a label that no training turn knows, or that has no positive.
+    """
+    known, positive = label_counts(dataset, len(settings.labels))
+    for label, total, hits in zip(settings.labels, known, positive, strict=True):
+        if total == 0 or hits == 0:
+            raise DataError(f"label {label.name}: found {total:.0f} turns that know it, {hits:.0f} positive; expected some of both, or a label set without it")
+    balance = np.sqrt((known - positive).clip(min=0) / positive).clip(1.0, settings.optimiser.positive_weight_limit)
+    rarity = np.sqrt(known.mean() / known).clip(0.5, 4.0)
+    extra = np.array([settings.optimiser.label_weights.get(label.name, 1.0) for label in settings.labels])
+    model.positive_weight.copy_(torch.from_numpy(balance))
+    model.known_weight.copy_(torch.from_numpy(rarity * extra))
+    return {label.name: {"known": float(k), "positive": float(p)} for label, k, p in zip(settings.labels, known, positive, strict=True)}
+
+
+def flatten(predictions: Any, labels: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(D, turns, L) logits and labels to (turns, L), padding removed."""
+    logits, targets = np.asarray(predictions, dtype=np.float32), np.asarray(labels, dtype=np.float32)
+    turns = min(logits.shape[1], targets.shape[1])
+    logits, targets = logits[:, :turns].reshape(-1, logits.shape[-1]), targets[:, :turns].reshape(-1, targets.shape[-1])
+    some = (targets != UNKNOWN).any(axis=1)
+    return logits[some], targets[some]
+
+
+def label_average_precision(logits: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], settings: TrainConfig) -> dict[str, float]:
+    """Average precision of each label that has both classes in the split."""
+    result = {}
+    for column, label in enumerate(settings.labels):
+        known = targets[:, column] != UNKNOWN
+        hard = (targets[known, column] >= 0.5).astype(np.float64)
+        if 0 < hard.sum() < len(hard):
+            result[label.name] = average_precision(hard, logits[known, column].astype(np.float64))
+    return result
+
+
+def training_arguments(settings: TrainConfig, output: Path, epochs: float, *, find_unused: bool) -> TrainingArguments:
+    """Trainer's arguments from ours."""
+    optimiser, run = settings.optimiser, settings.run
+    return TrainingArguments(
+        output_dir=str(output),
+        per_device_train_batch_size=optimiser.batch_dialogues,
+        per_device_eval_batch_size=optimiser.batch_dialogues * 2,
+        gradient_accumulation_steps=optimiser.accumulate,
+        num_train_epochs=epochs,
+        max_steps=run.max_steps,
+        learning_rate=optimiser.encoder_lr,
+        warmup_steps=optimiser.warmup,
+        max_grad_norm=optimiser.max_grad_norm,
+        lr_scheduler_type="cosine",
+        eval_strategy="steps",
+        eval_steps=run.eval_steps,
+        save_strategy="steps",
+        save_steps=run.eval_steps,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="macro_ap",
+        greater_is_better=True,
+        logging_steps=run.log_steps,
+        bf16=run.precision == "bf16",
+        seed=run.seed,
+        data_seed=run.seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=[],
+        ddp_find_unused_parameters=find_unused,
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+def train(settings: TrainConfig) -> Path:
+    """Runs a training to its end, resuming from the newest checkpoint if there is one.
+
+    Args:
+        settings: as read from `configs/train/*.yaml`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: base weights or settings that do not fit.
+        DataError: a missing or bad file, or a label that the data do not know.
+    """
+    set_seed(settings.run.seed)
+    if settings.run.threads:
+        torch.set_num_threads(settings.run.threads)
+    output = Path(settings.run.output)
+    output.mkdir(parents=True, exist_ok=True)
+    model = build_model(settings.model.base, len(settings.labels), settings.model.memory_size, settings.model.dropout)
+    pretrained = {name: value.detach().clone() for name, value in model.encoder.state_dict().items()}
+    freeze(model, settings)
+    arguments = training_arguments(settings, output, settings.optimiser.epochs, find_unused=False)
+    with arguments.main_process_first(local=False, desc="encoding the dialogues"):  # the other processes read the cache
+        encoder = TurnEncoder.from_file(_tokenizer_file(resolve_base(settings.model.base), output), settings.encoding)
+        train_set = load_split(settings.data.train, encoder, settings, output / "cache")
+        validation = load_split(settings.data.validation, encoder, settings, output / "cache")
+        (output / CONFIG).write_text(yaml.safe_dump(_plain(asdict(settings)), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    counts = set_class_balance(model, train_set, settings)
+
+    trainer = _fit(model, settings, train_set, validation, output, settings.optimiser.epochs, settings.optimiser.head_epochs)
+    history = list(trainer.state.log_history)
+    if settings.optimiser.interpolation < 1.0:
+        interpolate(model, pretrained, settings.optimiser.interpolation)
+    if settings.optimiser.refit_epochs > 0:
+        trainer = _fit(model, settings, train_set, validation, output / "refit", settings.optimiser.refit_epochs, 1.0)
+        history += trainer.state.log_history
+    prediction = trainer.predict(validation)
+    if trainer.is_world_process_zero():
+        logits, targets = flatten(prediction.predictions, prediction.label_ids)
+        np.savez_compressed(output / "validation.npz", logits=logits, targets=targets)
+        thresholds = calibrate(model, logits, targets, UNKNOWN)
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / WEIGHTS)
+        record = {
+            "base": settings.model.base,
+            "train_digest": data_digest(settings.data.train),
+            "validation_digest": data_digest(settings.data.validation),
+            "label_counts": counts,
+            "thresholds": {label.name: value for label, value in zip(settings.labels, thresholds, strict=True)},
+            "validation_ap": label_average_precision(logits, targets, settings),
+            "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "datasets", "accelerate", "tokenizers")},
+            "history": history,
+        }
+        (output / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return output
+
+
+def _fit(model: TurnModel, settings: TrainConfig, train_set: Dataset, validation: Dataset, output: Path, epochs: float, head_share: float) -> TurnTrainer:
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        values = label_average_precision(*flatten(prediction.predictions, prediction.label_ids), settings)
+        return {"macro_ap": math.fsum(values.values()) / max(1, len(values)), **{f"ap_{name}": value for name, value in values.items()}}
+
+    trainer = TurnTrainer(
+        model=model,
+        settings=settings,
+        args=training_arguments(settings, output, epochs, find_unused=head_share > 0),
+        train_dataset=train_set,
+        eval_dataset=validation,
+        data_collator=DialogueCollator(len(settings.labels)),
+        compute_metrics=metrics,
+        callbacks=[HeadFirst(model, head_share), EarlyStoppingCallback(settings.run.patience)],
+    )
+    newest = get_last_checkpoint(str(output)) if output.is_dir() else None  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=newest)
+    model.encoder_frozen = False
+    return trainer
+
+
+def interpolate(model: TurnModel, pretrained: dict[str, torch.Tensor], share: float) -> None:
+    """WiSE-FT (Wortsman et al. 2022): encoder weights = (1 - share) * pretrained + share * trained."""
+    current = model.encoder.state_dict()
+    mixed = {name: value if not value.is_floating_point() else torch.lerp(pretrained[name].to(value), value, share) for name, value in current.items()}
+    model.encoder.load_state_dict(mixed)
+
+
+def load_run(run: Path) -> tuple[TurnModel, TrainConfig, dict[str, Any]]:
+    """The trained model (in eval mode), its config and `run.json`. Raises `ConfigError`."""
+    from lastresort.config import read_settings
+
+    for name in (CONFIG, WEIGHTS, RUN, TOKENIZER):
+        if not (run / name).is_file():
+            raise ConfigError(f"{run}: found no {name}, expected a finished training run")
+    settings = read_settings(TrainConfig, run / CONFIG)
+    model = build_model(settings.model.base, len(settings.labels), settings.model.memory_size, settings.model.dropout, attn_implementation="eager")
+    model.load_state_dict(load_file(run / WEIGHTS))
+    model.eval()
+    return model, settings, json.loads((run / RUN).read_text(encoding="utf-8"))
+
+
+def _tokenizer_file(base: str, output: Path) -> Path:
+    """Copies or makes `tokenizer.json` in the run folder."""
+    target = output / TOKENIZER
+    source = Path(base) / TOKENIZER
+    if source.is_file():
+        shutil.copyfile(source, target)
+    else:
+        from transformers import AutoTokenizer
+
+        AutoTokenizer.from_pretrained(base).backend_tokenizer.save(str(target))
+    return target
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
