@@ -1,0 +1,290 @@
+"""Builds the training mixture: real labelled dialogues and turns, and multi-turn dialogues composed from them.
+
+Everything is a function of the config, its seed and the prepared files: the same inputs give the same bytes.
+A split is made from the files and templates of that split only.
+
+Usage: lastresort data compose configs/data/first.yaml --prepared DIR --out DIR
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lastresort.config import STRICT, parse_settings, read_yaml
+from lastresort.data import dialogue_to_json, dumps, read_dialogues
+from lastresort.errors import ConfigError, DataError
+from lastresort.types import Dialogue, Message
+
+from .material import Longest, Lowest, Pool, Source, fit, gather, present, rank, split_file
+from .noise import Variation, vary
+from .scenes import KINDS, MOST_TURNS, Scene, course
+
+SPLITS = ("train", "validation")
+BUCKETS = 16
+"""Files among which a split is spread while it is shuffled; one bucket at a time is held in memory."""
+RANK_DIGITS = 16
+POSITIVE = 0.5
+"""At or above it a label counts as positive in `counts.json`."""
+
+
+@dataclass(frozen=True)
+class ComposeConfig:
+    """What a mixture is made of.
+
+    Attributes:
+        seed: changes every choice.
+        sources: prepared source to how it is used.
+        kinds: kind of composed dialogue to how many of them train gets.
+        validation_share: validation gets this share of every cap and every count, rounded up.
+        variation: rates of careless and disguised spelling, train only.
+        longest: length limits of turns.
+        pool_most: turns of one source that a pool of material keeps.
+        name: where the config comes from, for errors.
+    """
+
+    seed: int
+    sources: Mapping[str, Source]
+    kinds: Mapping[str, int]
+    validation_share: float = 0.15
+    variation: Variation = field(default_factory=Variation)
+    longest: Longest = field(default_factory=Longest)
+    pool_most: int = 2000
+    name: str = "config"
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.validation_share <= 1.0:
+            raise ValueError("validation_share is outside 0…1")
+        if self.pool_most < 1:
+            raise ValueError("pool_most is below 1")
+
+
+for _type in (Source, Variation, Longest):  # the settings inside the settings are as strict as those around them
+    setattr(_type, "__pydantic_config__", STRICT)  # noqa: B010 - a standard dataclass declares no such attribute
+
+
+def parse_config(values: Mapping[str, Any], *, name: str = "config") -> ComposeConfig:
+    """Settings as a frozen, checked object.
+
+    Raises:
+        ConfigError: an unknown, missing or wrong setting, named with file and key.
+    """
+    if "name" in values:
+        raise ConfigError(f"{name}: name: found this key, expected no such setting")
+    config = parse_settings(ComposeConfig, values, where=name)
+    for kind, number in config.kinds.items():
+        if kind not in KINDS:
+            raise ConfigError(f"{name}: kinds.{kind}: found this key, expected one of {', '.join(KINDS)}")
+        if number < 0:
+            raise ConfigError(f"{name}: kinds.{kind}: found {number}, expected a number of dialogues")
+    return replace(config, name=name)
+
+
+def read_config(path: str | Path) -> ComposeConfig:
+    """Settings from a YAML file. Raises `ConfigError`."""
+    return parse_config(read_yaml(path), name=str(path))
+
+
+def _share(config: ComposeConfig, number: int, split: str) -> int:
+    return number if split == "train" else math.ceil(number * config.validation_share)
+
+
+def compose(config: ComposeConfig, prepared_dir: str | Path, split: str) -> Iterator[Dialogue]:
+    """Composed dialogues of a split, kind by kind.
+
+    Each depends on the seed, its kind, its number and the material, not on the dialogues before it.
+
+    Args:
+        config: settings.
+        prepared_dir: folder with one folder a source.
+        split: `train` or `validation`.
+
+    Raises:
+        ConfigError: a required source is missing.
+        DataError: a prepared file breaks the contract, or a kind finds no material.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {SPLITS}")
+    pools = gather(
+        config.sources,
+        Path(prepared_dir),
+        split,
+        seed=config.seed,
+        most=config.pool_most,
+        longest=config.longest,
+        where=config.name,
+    )
+    for kind, number in config.kinds.items():
+        for place in range(_share(config, number, split)):
+            yield _play(config, pools, split, kind, place)
+
+
+def _play(config: ComposeConfig, pools: Mapping[str, Pool], split: str, kind: str, place: int) -> Dialogue:
+    name = f"{config.seed}/{split}/{kind}/{place}"
+    scene = Scene(random.Random(name), split, pools)
+    try:
+        KINDS[kind](scene)
+    except DataError as error:
+        raise DataError(error.problem, where=config.name, field=f"kinds.{kind}") from None
+    messages = scene.messages[:MOST_TURNS]
+    meta: dict[str, Any] = {"kind": kind, "material": list(scene.origins), "templates": list(scene.templates)}
+    outcome = None if scene.asked_to_end else course(messages, scene.warnings)
+    if outcome:
+        meta |= {"call": outcome[0], "justified_at": outcome[1]}
+    return Dialogue(f"c{rank(name):016x}", tuple(_varied(config, messages, split, name)), "composed", meta)
+
+
+def _varied(config: ComposeConfig, messages: Sequence[Message], split: str, name: str) -> Iterator[Message]:
+    """The messages, user turns varied; labels are kept. Validation stays as it is."""
+    rng = random.Random(f"variation/{config.seed}/{name}")
+    for message in messages:
+        varied = split == "train" and message.role == "user"
+        yield replace(message, content=vary(message.content, config.variation, rng)) if varied else message
+
+
+def real(config: ComposeConfig, prepared_dir: str | Path, split: str) -> Iterator[Dialogue]:
+    """Real dialogues of a split, capped for each source by a seeded choice.
+
+    They are shortened and varied, unless the source is `as_is`.
+
+    Raises:
+        ConfigError: a required source is missing.
+        DataError: a prepared file breaks the contract.
+    """
+    for name in present(config.sources, Path(prepared_dir), split, where=config.name):
+        source = config.sources[name]
+        dialogues = read_dialogues(split_file(Path(prepared_dir), name, split))
+        if not source.as_is:
+            dialogues = (fitted for dialogue in dialogues if (fitted := _fit_dialogue(config, dialogue)) is not None)
+        if source.cap is not None:
+            dialogues = _choose(dialogues, _share(config, source.cap, split), config.seed, name)
+        for dialogue in dialogues:
+            yield dialogue if source.as_is else _varied_dialogue(config, dialogue, split)
+
+
+def _varied_dialogue(config: ComposeConfig, dialogue: Dialogue, split: str) -> Dialogue:
+    name = f"{dialogue.source}/{dialogue.id}"
+    return replace(dialogue, messages=tuple(_varied(config, dialogue.messages, split, name)))
+
+
+def _fit_dialogue(config: ComposeConfig, dialogue: Dialogue) -> Dialogue | None:
+    rng = random.Random(f"fit/{config.seed}/{dialogue.source}/{dialogue.id}")
+    messages = [fitted for message in dialogue.messages if (fitted := fit(message, config.longest, rng)) is not None]
+    if len(messages) < len(dialogue.messages) or len(messages) > MOST_TURNS:
+        return None
+    return replace(dialogue, messages=tuple(messages))
+
+
+def _choose(dialogues: Iterator[Dialogue], most: int, seed: int, name: str) -> Iterator[Dialogue]:
+    """At most so many, by a seeded rank of their ids."""
+    chosen: Lowest[Dialogue] = Lowest(most)
+    for dialogue in dialogues:
+        chosen.offer(rank(seed, "real", name, dialogue.id), dialogue)
+    yield from chosen.items()
+
+
+@dataclass
+class _Counts:
+    """What was written to a split."""
+
+    dialogues: int = 0
+    turns: Counter[str] = field(default_factory=Counter)
+    words: int = 0
+    by_source: dict[str, Counter[str]] = field(default_factory=dict)
+    by_kind: dict[str, Counter[str]] = field(default_factory=dict)
+    by_call: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, dialogue: Dialogue) -> None:
+        """Takes one dialogue."""
+        self.dialogues += 1
+        self.by_call[str(dialogue.meta.get("call"))] += 1
+        groups = [self.by_source.setdefault(dialogue.source, Counter())]
+        if dialogue.source == "composed":
+            groups.append(self.by_kind.setdefault(dialogue.meta["kind"], Counter()))
+        for group in groups:
+            group["dialogues"] += 1
+            group["turns"] += len(dialogue.messages)
+        for message in dialogue.messages:
+            self.turns[message.role] += 1
+            self.words += len(message.content.split())
+            for name, value in message.labels.items():
+                label = self.labels.setdefault(f"{message.role}.{name}", Counter())
+                label["known"] += 1
+                label["positive"] += value >= POSITIVE
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able record."""
+        return {
+            "dialogues": self.dialogues,
+            "turns": {"all": sum(self.turns.values()), **dict(sorted(self.turns.items()))},
+            "words": self.words,
+            "by_source": {name: dict(group) for name, group in sorted(self.by_source.items())},
+            "by_kind": {name: dict(group) for name, group in self.by_kind.items()},
+            "by_call": dict(sorted(self.by_call.items())),
+            "labels": {name: dict(label) for name, label in sorted(self.labels.items())},
+        }
+
+
+def write_mixture(config: ComposeConfig, prepared_dir: str | Path, out_dir: str | Path) -> dict[str, Any]:
+    """Writes `train.jsonl`, `validation.jsonl` and `counts.json` into a folder and gives the counts back.
+
+    Real and composed dialogues are shuffled together by a seeded rank of their ids.
+    Memory holds the pools of material and one bucket of a split at a time.
+
+    Raises:
+        ConfigError: a required source is missing.
+        DataError: a prepared file breaks the contract, a kind finds no material, or an id is used twice.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    counts: dict[str, Any] = {"config": Path(config.name).name, "seed": config.seed}
+    for split in SPLITS:
+        counts[split] = _write_split(config, Path(prepared_dir), out_dir, split)
+    (out_dir / "counts.json").write_bytes(json.dumps(counts, indent=1).encode() + b"\n")
+    return counts
+
+
+def _write_split(config: ComposeConfig, prepared_dir: Path, out_dir: Path, split: str) -> dict[str, Any]:
+    counts = _Counts()
+    dialogues = chain(real(config, prepared_dir, split), compose(config, prepared_dir, split))
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=f".{split}-") as scratch:
+        buckets = [Path(scratch) / f"{number:02d}" for number in range(BUCKETS)]
+        _spread(_counted(dialogues, counts, split), buckets, f"{config.seed}/{split}")
+        whole = Path(scratch) / "whole"
+        with whole.open("wb") as stream:
+            for bucket in buckets:
+                stream.writelines(line[RANK_DIGITS:] for line in sorted(bucket.read_bytes().splitlines(keepends=True)))
+        whole.replace(out_dir / f"{split}.jsonl")
+    return counts.to_json()
+
+
+def _counted(dialogues: Iterable[Dialogue], counts: _Counts, split: str) -> Iterator[Dialogue]:
+    """The dialogues, counted on their way. Raises `DataError` for an id that is used twice."""
+    seen: dict[str, str] = {}
+    for dialogue in dialogues:
+        if dialogue.id in seen:
+            problem = f"found id {dialogue.id!r} in {seen[dialogue.id]!r} and {dialogue.source!r}, expected unique ids"
+            raise DataError(problem, where=f"{split}.jsonl", field="id")
+        seen[dialogue.id] = dialogue.source
+        counts.add(dialogue)
+        yield dialogue
+
+
+def _spread(dialogues: Iterable[Dialogue], buckets: Sequence[Path], key: str) -> None:
+    """Writes each dialogue, after its rank, into the bucket that its rank belongs to."""
+    with ExitStack() as stack:
+        streams = [stack.enter_context(path.open("wb")) for path in buckets]
+        for dialogue in dialogues:
+            number = rank("shuffle", key, dialogue.id)
+            line = f"{number:0{RANK_DIGITS}x}{dumps(dialogue_to_json(dialogue))}\n"
+            streams[number * len(buckets) >> 64].write(line.encode())
