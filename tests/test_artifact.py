@@ -132,7 +132,7 @@ def test_an_error_in_the_manifest_names_the_key(folder: Path, changes: dict[str,
 def test_a_label_twice(folder: Path) -> None:
     label = {"name": "harm", "speaker": "user", "role": "trigger"}
     change(folder, labels=[label, {**label, "speaker": "assistant"}])
-    fails(folder, "labels: found 2 labels, 1 names")
+    fails(folder, "labels: found 2", "1 names", "no name twice")
 
 
 @pytest.mark.parametrize("name", [MODEL, TOKENIZER])

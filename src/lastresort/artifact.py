@@ -58,6 +58,10 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        if self.memory_size < 1:
+            raise ValueError(f"memory_size: found {self.memory_size}, expected at least 1")
+
     @property
     def digest(self) -> str:
         """sha256 of the manifest's canonical JSON; it covers every file through `files`."""
@@ -107,14 +111,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
+def _refuse(name: str) -> None:
+    raise ValueError(f"found {name}, expected a finite number")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Reads and checks `manifest.json` alone. Raises `ArtifactError`."""
     path = folder / MANIFEST
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: found no valid JSON: {error}") from None
     found = record.get("format_version") if isinstance(record, dict) else None
     if found != FORMAT_VERSION:

@@ -36,12 +36,22 @@ def map_ordered(function: Callable[[A], B], items: Iterable[A], workers: int) ->
     pending: deque[Future[B]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for item in items:
-                pending.append(pool.submit(function, item))
+            failure: Exception | None = None
+            source = iter(items)
+            while True:
+                try:
+                    pending.append(pool.submit(function, next(source)))
+                except StopIteration:
+                    break
+                except Exception as error:  # of the input: the results of the items before it come first, as without threads
+                    failure = error
+                    break
                 if len(pending) >= 4 * workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+            if failure is not None:
+                raise failure
         finally:
             for future in pending:
                 future.cancel()

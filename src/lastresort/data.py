@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -39,20 +41,24 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def json_schema() -> dict[str, Any]:
     """JSON schema of one dialogue line, generated from the types (`data/schema.json`)."""
     schema = _adapter(Dialogue).json_schema()
+    schema["$defs"]["Message"]["properties"]["labels"]["additionalProperties"] |= {"minimum": 0, "maximum": 1}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "lastresort dialogue"
     return schema
 
 
+_WORD = re.compile(r"[A-Za-z_-]{1,16}")
+
+
 def _found(value: Any) -> str:
     """A short name of what was found, without repeating what people wrote."""
     if isinstance(value, str):
-        return f"a string of {len(value)} characters" if len(value) > 20 else repr(value)
+        return f"a string of {len(value)} characters"
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}"
     if isinstance(value, dict):
         return f"an object with {len(value)} keys"
-    return repr(value)
+    return f"{value!r:.40}"
 
 
 def parse_record(kind: type[T], record: Any, *, where: str = "") -> T:
@@ -61,6 +67,8 @@ def parse_record(kind: type[T], record: Any, *, where: str = "") -> T:
     Raises:
         DataError: the first thing that breaks the contract.
     """
+    if kind is Dialogue:
+        _check_label_types(record, where)
     try:
         value: T = _adapter(cast("Any", kind)).validate_python(record)
     except ValidationError as error:
@@ -68,14 +76,23 @@ def parse_record(kind: type[T], record: Any, *, where: str = "") -> T:
         field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             found = "nothing"
-        elif field.endswith("content"):
+        elif first["loc"][-1] == "content":
             found = type(first["input"]).__name__
+        elif first["type"] == "literal_error" and isinstance(first["input"], str) and _WORD.fullmatch(first["input"]):
+            found = repr(first["input"])  # a role such as 'human'; one word says what to change and gives nothing away
         else:
             found = _found(first["input"])
         raise DataError(f"found {found}, expected: {_expected(first)}", where=where, field=field) from None
     if isinstance(value, Dialogue):
         _check_labels(value, where)
+        try:
+            dumps(value.meta)
+        except (ValueError, RecursionError):
+            raise DataError("found a number that is not finite, or deep nesting, expected plain JSON", where=where, field="meta") from None
     return value
+
+
+_IN_JSON = {"tuple_type": "a list", "dataclass_type": "an object", "mapping_type": "an object", "dict_type": "an object"}
 
 
 def _expected(error: Any) -> str:
@@ -85,7 +102,19 @@ def _expected(error: Any) -> str:
         return "no such key"
     if error["type"] == "missing":
         return "this key"
+    if error["type"] in _IN_JSON:
+        return _IN_JSON[error["type"]]
     return str(error["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def _check_label_types(record: Mapping[str, Any], where: str) -> None:
+    """Numbers only: `"0.5"` and `true` would else be taken for numbers."""
+    messages = record.get("messages")
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        labels = message.get("labels") if isinstance(message, dict) else None
+        for name, value in (labels if isinstance(labels, dict) else {}).items():
+            if isinstance(value, (bool, str)):
+                raise DataError(f"found {_found(value)}, expected a number in 0…1", where=where, field=f"messages.{index}.labels.{name}")
 
 
 def _check_labels(dialogue: Dialogue, where: str) -> None:
@@ -105,6 +134,8 @@ def parse_line(kind: type[T], raw: bytes, *, where: str = "") -> T:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"found no valid JSON ({error.msg} at column {error.colno}), expected one JSON object a line", where=where) from None
+    except ValueError:
+        raise DataError("found a number too long to read, expected one JSON object a line", where=where) from None
     except RecursionError:
         raise DataError("found JSON nested too deeply, expected one flat object a line", where=where) from None
     if not isinstance(record, dict):
@@ -145,7 +176,7 @@ def iter_records(kind: type[T], path: str | Path, *, on_bad: BadLine | None = No
                 number, raw = next(lines)
             except StopIteration:
                 return
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise DataError(f"cannot be read: {error}", where=name) from None
             if not raw.strip():
                 continue
@@ -180,9 +211,13 @@ def scored_to_json(scored: ScoredDialogue) -> dict[str, Any]:
     return asdict(scored)
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def dumps(record: Mapping[str, Any]) -> str:
     """One JSON line without line end; non-finite numbers raise."""
-    return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)  # a lone one has no UTF-8
 
 
 def write_dialogues(dialogues: Iterable[Dialogue], path: str | Path) -> int:
@@ -203,7 +238,7 @@ def split_of(key: str, shares: Mapping[str, float], *, seed: str = "") -> str:
         shares: split name to share; they add up to 1.
         seed: changes the assignment as a whole.
     """
-    if abs(sum(shares.values()) - 1.0) >= 1e-9:
+    if not abs(sum(shares.values()) - 1.0) < 1e-9 or min(shares.values()) < 0:
         raise ValueError(f"shares add up to {sum(shares.values())}, expected 1")
     point = int.from_bytes(hashlib.sha256(f"{seed}\x00{key}".encode()).digest()[:8], "big") / 2**64
     total = 0.0

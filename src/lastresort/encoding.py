@@ -17,10 +17,12 @@ TOKEN_TYPE: dict[Role, int] = {"user": 0, "assistant": 1}
 """The speaker, told to the encoder as BERT's segment id."""
 
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e007f]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\uffa0\ufe00-\ufe0f\ufeff\U000e0000-\U000e007f]"
 )
-_URL = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
-_HANDLE = re.compile(r"(?<![\w.])@\w{2,}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_URL = re.compile(r"(?:https?://|(?<!\w)www\.(?=[a-z0-9]))[!-~]+", re.IGNORECASE)
+_HANDLE = re.compile(r"(?<![\w.])@[A-Za-z0-9_]{2,}")
+_LONG = re.compile(r"(\S{100})(?=\S)")  # WordPiece reads a longer word as one [UNK]
 _SPACE = re.compile(r"\s+")
 
 
@@ -29,11 +31,12 @@ def normalise(text: str) -> str:
 
     Lone surrogates (they occur in JSON escapes) become U+FFFD.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8") if not text.isascii() else text
+    text = _SURROGATE.sub("\ufffd", text)
+    text = _INVISIBLE.sub("", text)  # first: what they held apart is composed below
     text = unicodedata.normalize("NFKC", text)
-    text = _INVISIBLE.sub("", text)
     text = _URL.sub("<url>", text)
     text = _HANDLE.sub("@user", text)
+    text = _LONG.sub(r"\1 ", text)
     return _SPACE.sub(" ", text).strip()
 
 
@@ -51,7 +54,8 @@ class EncodingSpec:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 8 or not 0 <= self.overlap_tokens < (self.max_tokens - 2) // 2:
-            raise ValueError("overlap_tokens must be at least 0 and less than half of max_tokens - 2, and max_tokens at least 8")
+            found = f"found max_tokens {self.max_tokens}, overlap_tokens {self.overlap_tokens}"
+            raise ValueError(f"{found}, expected max_tokens >= 8, 0 <= overlap_tokens < (max_tokens - 2) // 2")
 
 
 class TurnEncoder:
@@ -60,6 +64,7 @@ class TurnEncoder:
     def __init__(self, tokenizer: Tokenizer, spec: EncodingSpec) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True  # "[SEP]" in a turn is text, not a token
         self._tokenizer = tokenizer
         self.spec = spec
         start, end = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")

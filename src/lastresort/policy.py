@@ -76,6 +76,8 @@ class PolicyConfig:
             raise ValueError(f"grave: found {sorted(unknown)}, expected only labels named in triggers")
         if both := set(self.triggers) & set(self.vetoes):
             raise ValueError(f"vetoes: found {sorted(both)}, which are triggers too")
+        if unused := set(self.thresholds) - {"default", *self.user_labels, self.redirection_label}:
+            raise ValueError(f"thresholds: found {sorted(unused)}, expected only labels that the policy reads, or default")
         if "default" not in self.thresholds and (missing := {*self.user_labels, self.redirection_label} - set(self.thresholds)):
             raise ValueError(f"thresholds: found none for {sorted(missing)}, expected one for each or a default")
 
@@ -112,6 +114,7 @@ class PolicyState:
         warning_due: the newest user turn got the advice `warn`.
         confirmation: of an end request: none, due (advised), asked (an assistant turn followed).
         at_risk: a veto holds.
+        risk: the veto label that began it, or renewed it last.
         quiet: harmless user turns in a row.
         calm_risk: user turns below every veto's release in a row, while at risk.
         ended_at: index of the ending turn, or None.
@@ -125,10 +128,22 @@ class PolicyState:
     warning_due: bool = False
     confirmation: Literal["none", "due", "asked"] = "none"
     at_risk: bool = False
+    risk: str | None = None
     quiet: int = 0
     calm_risk: int = 0
     ended_at: int | None = None
     evidence: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if min(self.redirections, self.grave_redirections, self.warnings, self.quiet, self.calm_risk, self.ended_at or 0, *self.evidence) < 0:
+            raise ValueError("found a negative count or index, expected none")
+        if list(self.evidence) != sorted(set(self.evidence)):
+            raise ValueError("evidence: found indices out of order, expected ascending ones")
+
+
+def _with(evidence: tuple[int, ...], index: int) -> tuple[int, ...]:
+    """The evidence with the newest turn, once; bounded."""
+    return evidence if evidence[-1:] == (index,) else (*evidence, index)[-EVIDENCE_LIMIT:]
 
 
 class DecisionPolicy:
@@ -183,23 +198,24 @@ class DecisionPolicy:
     def _below(self, score: TurnScore, label: str) -> bool:
         return self._value(score, label) < self.config.threshold(label).release
 
-    def _category(self, score: TurnScore) -> str | None:
-        """The trigger furthest above its threshold; grave ones first."""
-        reached = [label for label in self.config.triggers if self._reaches(score, label)]
+    def _furthest(self, score: TurnScore, labels: tuple[str, ...]) -> str | None:
+        """The one of `labels` furthest above its threshold; grave ones first."""
+        reached = [label for label in labels if self._reaches(score, label)]
         margin = {label: self._value(score, label) - self.config.threshold(label).enter for label in reached}
         return max(reached, key=lambda label: (label in self.config.grave, margin[label]), default=None)
 
     def _user(self, state: PolicyState, score: TurnScore) -> tuple[PolicyState, Decision]:
-        category = self._category(score)
+        for label in self.config.user_labels:  # B14: every number, also one that would not be looked at
+            self._value(score, label)
+        category = self._furthest(score, self.config.triggers)
         state = self._track_risk(state, score)
         if state.at_risk:  # B5: never ended, never warned, ending not even mentioned
-            veto = max(self.config.vetoes, key=lambda label: self._value(score, label))
-            return state, Decision("continue", "support", "at_risk", veto, state.evidence)
+            return state, Decision("continue", "support", "at_risk", state.risk, state.evidence)
         state = self._count_quiet(state, score, category)
         state, asks, confirmed = self._track_end_request(state, score)
         if category is not None:
             harm: Literal["harm", "grave"] = "grave" if category in self.config.grave else "harm"
-            state = replace(state, open_harm=harm, evidence=(*state.evidence, score.index)[-EVIDENCE_LIMIT:])
+            state = replace(state, open_harm=harm, evidence=_with(state.evidence, score.index))
         else:
             state = replace(state, open_harm="none")
         state = replace(state, warning_due=False)
@@ -209,6 +225,7 @@ class DecisionPolicy:
         if category is not None and warned and persists:  # B1, B3
             return self._decide(replace(state, ended_at=score.index), "end", "none", "harm_after_warning", category)
         if confirmed:  # B7
+            state = replace(state, evidence=_with(state.evidence, score.index))
             return self._decide(replace(state, ended_at=score.index), "end", "none", "end_confirmed", self.config.end_request_label)
         if asks:
             return self._decide(state, "continue", "confirm", "end_requested", self.config.end_request_label)
@@ -226,14 +243,15 @@ class DecisionPolicy:
 
     def _warning_is_due(self, state: PolicyState) -> bool:
         """B3, B4: enough redirections of harmful turns have been observed."""
-        if state.redirections >= self.config.redirections_before_warning:
+        if state.warnings >= 1 or state.redirections >= self.config.redirections_before_warning:  # once warned, further harm never falls back behind it
             return True
         return state.open_harm == "grave" and state.grave_redirections >= self.config.grave_redirections_before_warning
 
     def _track_risk(self, state: PolicyState, score: TurnScore) -> PolicyState:
         """B5: a veto begins, holds, or (only if configured) is lifted. It clears every count towards an end."""
-        if any(self._reaches(score, label) for label in self.config.vetoes):
-            return PolicyState(at_risk=True)
+        risk = self._furthest(score, self.config.vetoes)
+        if risk is not None:
+            return PolicyState(at_risk=True, risk=risk, evidence=_with(state.evidence if state.at_risk else (), score.index))
         if not state.at_risk or self.config.veto_turns is None:
             return state
         if not all(self._below(score, label) for label in self.config.vetoes):
@@ -260,7 +278,7 @@ class DecisionPolicy:
         if self._reaches(score, label):
             if state.confirmation == "asked":
                 return state, False, True
-            return replace(state, confirmation="due", evidence=(*state.evidence, score.index)[-EVIDENCE_LIMIT:]), True, False
+            return replace(state, confirmation="due", evidence=_with(state.evidence, score.index)), True, False
         if self._below(score, label):
             return replace(state, confirmation="none"), False, False
         return state, False, False  # B6
@@ -272,12 +290,12 @@ class DecisionPolicy:
         if state.confirmation == "due":
             state = replace(state, confirmation="asked")
         if state.warning_due:  # B3: the warning was advised and an assistant turn followed
-            evidence = (*state.evidence, score.index)[-EVIDENCE_LIMIT:]
+            evidence = _with(state.evidence, score.index)
             state = replace(state, warnings=state.warnings + 1, warning_due=False, open_harm="none", evidence=evidence)
             return self._decide(state, "continue", "none", "warned", None)
         if state.open_harm != "none" and redirects:  # B2
             grave = state.grave_redirections + (state.open_harm == "grave")
-            evidence = (*state.evidence, score.index)[-EVIDENCE_LIMIT:]
+            evidence = _with(state.evidence, score.index)
             state = replace(state, redirections=state.redirections + 1, grave_redirections=grave, open_harm="none", evidence=evidence)
             return self._decide(state, "continue", "none", "redirected", None)
         return self._decide(state, "continue", "none", "observed", None)
@@ -290,6 +308,8 @@ def state_to_json(state: PolicyState) -> dict[str, Any]:
 
 def state_from_json(values: Mapping[str, Any]) -> PolicyState:
     """The state from plain data. Raises `ConfigError`."""
+    if missing := sorted(set(PolicyState.__dataclass_fields__) - set(values)):  # a state that lost a key must not forget a veto
+        raise ConfigError(f"policy state: {missing[0]}: found nothing, expected this key")
     return parse_settings(PolicyState, values, where="policy state")
 
 

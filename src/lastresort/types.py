@@ -97,6 +97,10 @@ class LabelSpec:
     threshold: float = 0.5
     description: str = ""
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"threshold: found {self.threshold}, expected 0…1")
+
 
 @dataclass(frozen=True)
 class TurnScore:
