@@ -203,7 +203,7 @@ def train(settings: TrainConfig) -> Path:
         thresholds = calibrate(model, logits, targets, UNKNOWN)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / WEIGHTS)
         record = {
-            "base": settings.model.base,
+            "base": Path(settings.model.base).name if Path(settings.model.base).is_dir() else settings.model.base,
             "train_digest": data_digest(settings.data.train),
             "validation_digest": data_digest(settings.data.validation),
             "label_counts": counts,
