@@ -1,4 +1,4 @@
-"""Command line of the data tools: `list`, `prepare`, `compose`."""
+"""Command line of the data tools: `list`, `prepare`, `compose`, `card`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from . import adapters, compose
+from . import adapters, compose, datacard
 from .prepare import prepare, show
 
 ALL = "all"
@@ -44,6 +44,16 @@ def compose_mixture(
     """Writes OUT/train.jsonl, validation.jsonl and counts.json: real turns, capped, and dialogues composed from them."""
     compose.write_mixture(compose.read_config(config), prepared, out_dir)
     typer.echo((out_dir / "counts.json").read_text(encoding="utf-8"))
+
+
+@app.command("card")
+def write_card(
+    prepared: Annotated[Path, typer.Option("--prepared", help="folder made by `prepare`")] = DEFAULT_OUT,
+    mixture: Annotated[Path, typer.Option("--mixture", help="folder made by `compose`")] = Path("work/mixture"),
+    readme: Annotated[Path, typer.Option("--readme", help="page whose counts block is renewed")] = Path("data/README.md"),
+) -> None:
+    """Writes the counts of the data card."""
+    datacard.write_datacard(prepared, mixture, readme)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from lastresort.config import STRICT, parse_settings, read_yaml
-from lastresort.data import dialogue_to_json, dumps, read_dialogues
+from lastresort.data import dialogue_to_json, dumps
 from lastresort.errors import ConfigError, DataError
 from lastresort.types import Dialogue, Message
 
-from .material import Longest, Lowest, Pool, Source, fit, gather, present, rank, split_file
+from .material import Longest, Lowest, Pool, Source, fit, gather, held_texts, present, rank, read_split
 from .noise import Variation, vary
 from .scenes import KINDS, MOST_TURNS, Scene, course
 
@@ -122,10 +122,16 @@ def compose(config: ComposeConfig, prepared_dir: str | Path, split: str) -> Iter
         most=config.pool_most,
         longest=config.longest,
         where=config.name,
+        held=_held(config, Path(prepared_dir), split),
     )
     for kind, number in config.kinds.items():
         for place in range(_share(config, number, split)):
             yield _play(config, pools, split, kind, place)
+
+
+def _held(config: ComposeConfig, prepared_dir: Path, split: str) -> frozenset[int]:
+    """What must not occur in the split: no text is trained on that is measured on."""
+    return held_texts(config.sources, prepared_dir) if split == "train" else frozenset()
 
 
 def _play(config: ComposeConfig, pools: Mapping[str, Pool], split: str, kind: str, place: int) -> Dialogue:
@@ -160,9 +166,10 @@ def real(config: ComposeConfig, prepared_dir: str | Path, split: str) -> Iterato
         ConfigError: a required source is missing.
         DataError: a prepared file breaks the contract.
     """
+    held = _held(config, Path(prepared_dir), split)
     for name in present(config.sources, Path(prepared_dir), split, where=config.name):
         source = config.sources[name]
-        dialogues = read_dialogues(split_file(Path(prepared_dir), name, split))
+        dialogues = read_split(Path(prepared_dir), name, split, held)
         if not source.as_is:
             dialogues = (fitted for dialogue in dialogues if (fitted := _fit_dialogue(config, dialogue)) is not None)
         if source.cap is not None:

@@ -70,10 +70,7 @@ class Grammar:
 
     def size(self, split: str) -> int:
         """How many distinct fillings the templates of a split have (the caller's slot counts once)."""
-        return sum(
-            prod(len(self._fillers(slot)) for slot in _SLOT.findall(self.templates[number]) if slot != CALLER)
-            for number in self.numbers(split)
-        )
+        return sum(prod(len(self._fillers(slot)) for slot in _SLOT.findall(self.templates[number]) if slot != CALLER) for number in self.numbers(split))
 
     def utter(self, rng: random.Random, split: str, *, turn: str = "") -> tuple[int, str]:
         """One utterance of a split: the number of its template and the text."""

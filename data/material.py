@@ -38,6 +38,10 @@ BANDS = {"mild": 0.5, "clear": 0.84, "grave": 1.01}
 """Upper bounds of `severity`."""
 FITS_ANYTHING_WORDS = 30
 """A refusal of at most so many words seldom names what it refuses, and so fits any harm."""
+HELD_SPLITS = ("validation", "endbench")
+"""Splits that are never trained on."""
+TELLING_WORDS = 4
+"""Shorter texts occur again and again and say nothing about a split."""
 EVEN_UP_TO = 50
 """Pieces of a source up to which each counts the same in a pool."""
 _SENTENCE_END = re.compile(r"[.!?…][\"')\]]*(?=\s)")
@@ -208,11 +212,7 @@ def _pieces(dialogue: Dialogue, use: Use) -> Iterator[tuple[str, tuple[Message, 
                 yield from ((pool, (message, after)) for pool in _exchange_pools(message, after))
         if message.role == "assistant" and use == "any":
             yield from ((pool, (message,)) for pool in _assistant_pools(message))
-    if (
-        use == "any"
-        and len(messages) >= 4
-        and all(is_harmless(m) if m.role == "user" else _is_plain(m) for m in messages)
-    ):
+    if use == "any" and len(messages) >= 4 and all(is_harmless(m) if m.role == "user" else _is_plain(m) for m in messages):
         yield "chat", tuple(messages)
 
 
@@ -278,6 +278,27 @@ def split_file(prepared_dir: Path, source: str, split: str) -> Path:
     return prepared_dir / source / f"{split}.jsonl"
 
 
+def _texts(dialogue: Dialogue) -> Iterator[int]:
+    """A number for each labelled turn's text, case and spacing aside; none for texts too short to be told apart ("yes, please")."""
+    for message in dialogue.messages:
+        words = message.content.lower().split()
+        if message.labels and len(words) >= TELLING_WORDS:
+            yield rank("text", *words)
+
+
+def held_texts(sources: Mapping[str, Source], prepared_dir: Path) -> frozenset[int]:
+    """The texts of every labelled turn that is held back (validation, and the public benchmark of the written corpus)."""
+    files = (split_file(prepared_dir, name, split) for name in sorted(sources) for split in HELD_SPLITS)
+    return frozenset(text for file in files if file.is_file() for dialogue in read_dialogues(file) for text in _texts(dialogue))
+
+
+def read_split(prepared_dir: Path, source: str, split: str, held: frozenset[int] = frozenset()) -> Iterator[Dialogue]:
+    """The dialogues of a split, without those that share a text of `held`."""
+    for dialogue in read_dialogues(split_file(prepared_dir, source, split)):
+        if held.isdisjoint(_texts(dialogue)):
+            yield dialogue
+
+
 def present(sources: Mapping[str, Source], prepared_dir: Path, split: str, *, where: str) -> list[str]:
     """The names of the configured sources that are there, sorted.
 
@@ -289,15 +310,12 @@ def present(sources: Mapping[str, Source], prepared_dir: Path, split: str, *, wh
         if split_file(prepared_dir, name, split).is_file():
             names.append(name)
         elif sources[name].required:
-            raise ConfigError(
-                f"{where}: sources.{name}: found no {name}/{split}.jsonl among the prepared sources,"
-                " expected one (or required: false)"
-            )
+            raise ConfigError(f"{where}: sources.{name}: found no {name}/{split}.jsonl among the prepared sources, expected one (or required: false)")
     return names
 
 
 def gather(
-    sources: Mapping[str, Source], prepared_dir: Path, split: str, *, seed: int, most: int, longest: Longest, where: str
+    sources: Mapping[str, Source], prepared_dir: Path, split: str, *, seed: int, most: int, longest: Longest, where: str, held: frozenset[int] = frozenset()
 ) -> dict[str, Pool]:
     """Reads one split of all sources once and sorts it into pools.
 
@@ -309,12 +327,13 @@ def gather(
         most: pieces of one source that a pool keeps.
         longest: length limits.
         where: the config's name in errors.
+        held: texts that may not occur; see `held_texts`.
     """
     kept: dict[str, dict[str, Lowest[Piece]]] = {}
     there = present(sources, prepared_dir, split, where=where)
     used = [name for name in there if sources[name].weight > 0 and sources[name].use != "none"]
     for name in used:
-        for dialogue in read_dialogues(split_file(prepared_dir, name, split)):
+        for dialogue in read_split(prepared_dir, name, split, held):
             for pool, messages in _pieces(dialogue, sources[name].use):
                 text = " ".join(word for message in messages for word in message.content.lower().split())
                 number = rank(seed, pool, text)
@@ -323,10 +342,7 @@ def gather(
                     lowest = kept.setdefault(pool, {}).setdefault(name, Lowest(most))
                     lowest.offer(number, Piece(dialogue.id, fitted))
     weights = {name: sources[name].weight for name in used}
-    return {
-        pool: Pool({name: lowest.items() for name, lowest in sorted(by_source.items())}, weights)
-        for pool, by_source in sorted(kept.items())
-    }
+    return {pool: Pool({name: lowest.items() for name, lowest in sorted(by_source.items())}, weights) for pool, by_source in sorted(kept.items())}
 
 
 def _fit_all(messages: Iterable[Message], longest: Longest, rng: random.Random) -> tuple[Message, ...]:

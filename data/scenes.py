@@ -181,9 +181,7 @@ class Scene:
             if self.has(f"harm:{name}") and sum(self.has(f"harm:{name}:{band}") for band in BANDS) >= bands
         }
         if not weights:
-            raise DataError(
-                f"found no harmful turns in the {self.split} files, expected some in {bands} severity bands"
-            )
+            raise DataError(f"found no harmful turns in the {self.split} files, expected some in {bands} severity bands")
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def harm(self, category: str, band: str = "") -> None:

@@ -47,3 +47,13 @@ def baselines(
     from .baselines import run_baselines
 
     run_baselines(train_files, validation, output, model, base)
+
+
+def card(
+    model: Annotated[Path, typer.Argument(help="model folder with metrics.json")],
+    readme: Annotated[Path | None, typer.Option("--readme", help="README whose numbers block is renewed too")] = None,
+) -> None:
+    """Writes the model card from the measures and renews the hashes in the manifest."""
+    from .card import write_card
+
+    typer.echo(f"{model}: {write_card(model, readme).tag}")

@@ -247,6 +247,8 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
             },
         )
         output.mkdir(parents=True, exist_ok=True)
+        for stale in (MANIFEST, "metrics.json", "README.md"):  # they describe the model that was here before
+            (output / stale).unlink(missing_ok=True)
         for path in draft.iterdir():
             shutil.copyfile(path, output / path.name)
     return finish(output, manifest)

@@ -204,6 +204,7 @@ def train(settings: TrainConfig) -> Path:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / WEIGHTS)
         record = {
             "base": Path(settings.model.base).name if Path(settings.model.base).is_dir() else settings.model.base,
+            "processes": arguments.world_size,
             "train_digest": data_digest(settings.data.train),
             "validation_digest": data_digest(settings.data.validation),
             "label_counts": counts,

@@ -112,7 +112,7 @@ def check(draft: Draft, errors: list[str]) -> None:
     if not re.fullmatch(r"continue|end@\d+", call):
         errors.append(f"{draft.where}: {draft.id}: call={call!r}, expected continue or end@N")
     redirected_harm = harmed = False
-    ready = risk = 0
+    ready = risk = requests = 0
     for index, message in enumerate(draft.messages):
         labels: dict[str, float] = message.get("labels", {})  # type: ignore[assignment]
         if message["role"] == "user":
@@ -122,7 +122,8 @@ def check(draft: Draft, errors: list[str]) -> None:
                 errors.append(f"{draft.where}: {draft.id}: message {index}: persistence without harm")
             harmed = labels.get("harm", 0) >= 0.5
             risk += labels.get("self_harm_risk", 0) >= 0.5 or labels.get("violent_intent", 0) >= 0.5
-            if call == f"end@{index}":
+            requests += labels.get("end_request", 0) >= 0.5
+            if call == f"end@{index}" and not (requests >= 2 and labels.get("end_request", 0) >= 0.5):  # not at the user's own, confirmed wish
                 if not harmed:
                     errors.append(f"{draft.where}: {draft.id}: end@{index} is not a harmful turn")
                 if ready < 2:

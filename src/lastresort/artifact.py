@@ -64,9 +64,20 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 of the manifest's canonical JSON; it covers every file through `files`."""
-        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """sha256 of what makes the scores: graph, tokenizer, label order, memory, encoding, name and version.
+
+        Card, metrics, thresholds and policy can change without making it another model: stored scores and states stay valid.
+        """
+        identity = {
+            "name": self.name,
+            "version": self.version,
+            "labels": [(label.name, label.speaker) for label in self.labels],
+            "memory_size": self.memory_size,
+            "encoding": asdict(self.encoding),
+            "files": {name: self.files.get(name) for name in (MODEL, TOKENIZER)},
+            "format_version": self.format_version,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     @property
     def tag(self) -> str:

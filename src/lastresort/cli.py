@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-EXTRA_OF_VERB = {"train": "train", "export": "train", "baselines": "train"}
+EXTRA_OF_VERB = {"train": "train", "export": "train", "baselines": "train", "card": "train"}
 
 ModelOption = Annotated[Path | None, typer.Option("--model", help="model folder; default: the shipped model")]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="file to write, - for standard output")]

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lastresort_data import adapters
-from lastresort_data.adapters import ailuminate_demo, base, convabuse, do_not_answer, refusal_direction
-from lastresort_data.cli import app
-from lastresort_data.prepare import OVERLAP_COLUMNS, differences, prepare, read_overlaps
 from typer.testing import CliRunner
 
 from lastresort.data import read_dialogues
 from lastresort.errors import DataError
 from lastresort.types import Dialogue, Message
+from lastresort_data import adapters
+from lastresort_data.adapters import ailuminate_demo, base, convabuse, do_not_answer, refusal_direction
+from lastresort_data.cli import app
+from lastresort_data.prepare import OVERLAP_COLUMNS, differences, prepare, read_overlaps
 
 SOURCES = [
     "ailuminate_demo",

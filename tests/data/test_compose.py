@@ -12,15 +12,15 @@ from math import ceil
 from pathlib import Path
 
 import pytest
+
+from lastresort.data import read_dialogues, write_dialogues
+from lastresort.errors import ConfigError, DataError
+from lastresort.types import Dialogue, Message
 from lastresort_data.compose import SPLITS, ComposeConfig, compose, parse_config, read_config, real, write_mixture
 from lastresort_data.grammars import CALLER, GRAMMARS, SHARED, TRIGGERS, assistant_labels, template_split, user_labels
 from lastresort_data.material import Lowest, Piece, Pool, Source, gather, harm_of, shorten
 from lastresort_data.noise import Variation, vary
 from lastresort_data.scenes import KINDS, MOST_TURNS, Lines, course
-
-from lastresort.data import read_dialogues, write_dialogues
-from lastresort.errors import ConfigError, DataError
-from lastresort.types import Dialogue, Message
 
 FIRST = Path(__file__).parents[2] / "configs" / "data" / "first.yaml"
 SEVERITIES = (1 / 3, 2 / 3, 1.0)

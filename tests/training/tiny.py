@@ -1,6 +1,6 @@
 """Makes the tiny encoder that training tests use, and `tests/tiny_model`, on which the core suite runs.
 
-    python tests/training/tiny.py        # writes tests/tiny_model anew; review the change before committing it
+python tests/training/tiny.py        # writes tests/tiny_model anew; review the change before committing it
 """
 
 from __future__ import annotations
