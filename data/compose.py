@@ -169,7 +169,7 @@ def real(config: ComposeConfig, prepared_dir: str | Path, split: str) -> Iterato
     held = _held(config, Path(prepared_dir), split)
     for name in present(config.sources, Path(prepared_dir), split, where=config.name):
         source = config.sources[name]
-        dialogues = read_split(Path(prepared_dir), name, split, held)
+        dialogues = read_split(config.sources, Path(prepared_dir), name, split, held)
         if not source.as_is:
             dialogues = (fitted for dialogue in dialogues if (fitted := _fit_dialogue(config, dialogue)) is not None)
         if source.cap is not None:

@@ -57,6 +57,7 @@ class Source:
         use: which of its turns may serve as material.
         required: whether a missing folder is an error.
         as_is: dialogues pass through unchanged, neither shortened nor varied.
+        folder: where its splits lie, if not among the prepared sources (our own corpus comes ready).
     """
 
     cap: int | None = None
@@ -64,6 +65,7 @@ class Source:
     use: Use = "any"
     required: bool = True
     as_is: bool = False
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         if self.cap is not None and self.cap < 0:
@@ -273,9 +275,10 @@ class Lowest(Generic[T]):
         return [self._items[number] for number in sorted(self._items)]
 
 
-def split_file(prepared_dir: Path, source: str, split: str) -> Path:
-    """Where a split of a prepared source lies."""
-    return prepared_dir / source / f"{split}.jsonl"
+def split_file(sources: Mapping[str, Source], prepared_dir: Path, name: str, split: str) -> Path:
+    """Where a split of a source lies."""
+    folder = sources[name].folder
+    return (prepared_dir / name if folder is None else Path(folder)) / f"{split}.jsonl"
 
 
 def _texts(dialogue: Dialogue) -> Iterator[int]:
@@ -288,13 +291,13 @@ def _texts(dialogue: Dialogue) -> Iterator[int]:
 
 def held_texts(sources: Mapping[str, Source], prepared_dir: Path) -> frozenset[int]:
     """The texts of every labelled turn that is held back (validation, and the public benchmark of the written corpus)."""
-    files = (split_file(prepared_dir, name, split) for name in sorted(sources) for split in HELD_SPLITS)
+    files = (split_file(sources, prepared_dir, name, split) for name in sorted(sources) for split in HELD_SPLITS)
     return frozenset(text for file in files if file.is_file() for dialogue in read_dialogues(file) for text in _texts(dialogue))
 
 
-def read_split(prepared_dir: Path, source: str, split: str, held: frozenset[int] = frozenset()) -> Iterator[Dialogue]:
+def read_split(sources: Mapping[str, Source], prepared_dir: Path, name: str, split: str, held: frozenset[int] = frozenset()) -> Iterator[Dialogue]:
     """The dialogues of a split, without those that share a text of `held`."""
-    for dialogue in read_dialogues(split_file(prepared_dir, source, split)):
+    for dialogue in read_dialogues(split_file(sources, prepared_dir, name, split)):
         if held.isdisjoint(_texts(dialogue)):
             yield dialogue
 
@@ -307,7 +310,7 @@ def present(sources: Mapping[str, Source], prepared_dir: Path, split: str, *, wh
     """
     names = []
     for name in sorted(sources):
-        if split_file(prepared_dir, name, split).is_file():
+        if split_file(sources, prepared_dir, name, split).is_file():
             names.append(name)
         elif sources[name].required:
             raise ConfigError(f"{where}: sources.{name}: found no {name}/{split}.jsonl among the prepared sources, expected one (or required: false)")
@@ -333,7 +336,7 @@ def gather(
     there = present(sources, prepared_dir, split, where=where)
     used = [name for name in there if sources[name].weight > 0 and sources[name].use != "none"]
     for name in used:
-        for dialogue in read_split(prepared_dir, name, split, held):
+        for dialogue in read_split(sources, prepared_dir, name, split, held):
             for pool, messages in _pieces(dialogue, sources[name].use):
                 text = " ".join(word for message in messages for word in message.content.lower().split())
                 number = rank(seed, pool, text)

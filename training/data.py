@@ -23,8 +23,8 @@ from .config import DataSettings, TrainConfig
 UNKNOWN = -100.0
 """Stands for an absent label in tensors; masked in the loss and in metrics. The same value that Trainer pads with."""
 
-BUCKET = 32
-"""Windows are run through the encoder in groups of about this many of similar length, so that little is spent on padding."""
+BUCKET_WINDOWS, BUCKET_STRETCH = 64, 1.3
+"""Windows are run through the encoder in groups of at most so many, the longest at most so many times the shortest: little is spent on padding."""
 
 FEATURES = Features(
     {
@@ -110,6 +110,18 @@ def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, 
     return loaded.add_column("length", [sum(map(len, ids)) for ids in loaded["ids"]])
 
 
+def _similar(items: Sequence[tuple[int, list[int], int]]) -> Iterator[list[tuple[int, list[int], int]]]:
+    """Windows sorted by length in groups of similar length."""
+    group: list[tuple[int, list[int], int]] = []
+    for item in items:
+        if group and (len(group) >= BUCKET_WINDOWS or len(item[1]) > BUCKET_STRETCH * len(group[0][1])):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
 class DialogueCollator:
     """Joins dialogues into one batch: windows in buckets of similar length, labels padded with `UNKNOWN`."""
 
@@ -138,7 +150,7 @@ class DialogueCollator:
                 window_role[place, number] = row["roles"][turn]
                 flat.append((place * windows_max + number, ids, row["roles"][turn]))
         flat.sort(key=lambda item: len(item[1]))
-        buckets = [self._bucket(flat[start : start + BUCKET]) for start in range(0, len(flat), BUCKET)]
+        buckets = [self._bucket(group) for group in _similar(flat)]
         return {
             "buckets": buckets,
             "window_turn": torch.from_numpy(window_turn),

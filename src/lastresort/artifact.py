@@ -11,6 +11,7 @@ models/<name>/
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,9 @@ from .types import LabelSpec, Speaker
 
 FORMAT_VERSION = 1
 """Version of the model folder's layout; a folder with another one is refused."""
+
+MODELS_PACKAGE = "lastresort_models"
+"""The package that carries released model folders; never imported, only looked into."""
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
@@ -174,9 +178,9 @@ def load_folder(path: str | Path) -> ModelFolder:
 
 def shipped_model(name: str = "lastresort-minilm") -> Path:
     """The folder of a model that came with the package. Raises `ArtifactError`."""
-    package = Path(__file__).resolve().parent
-    candidates = (package / "models" / name, package.parents[1] / "models" / name)
-    for candidate in candidates:
-        if (candidate / MANIFEST).is_file():
-            return candidate
-    raise ArtifactError(f"{name}: found no such shipped model, expected one at {candidates[0]}")
+    spec = importlib.util.find_spec(MODELS_PACKAGE)
+    places = [Path(place) / name for place in (spec.submodule_search_locations or ())] if spec is not None else []
+    for place in places:
+        if (place / MANIFEST).is_file():
+            return place
+    raise ArtifactError(f"{name}: found no such shipped model in package {MODELS_PACKAGE}, expected a folder with {MANIFEST}")
