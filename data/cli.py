@@ -49,11 +49,11 @@ def compose_mixture(
 @app.command("card")
 def write_card(
     prepared: Annotated[Path, typer.Option("--prepared", help="folder made by `prepare`")] = DEFAULT_OUT,
-    mixture: Annotated[Path, typer.Option("--mixture", help="folder made by `compose`")] = Path("work/mixture"),
+    mixture: Annotated[list[Path] | None, typer.Option("--mixture", help="folder made by `compose`; may be repeated")] = None,
     readme: Annotated[Path, typer.Option("--readme", help="page whose counts block is renewed")] = Path("data/README.md"),
 ) -> None:
     """Writes the counts of the data card."""
-    datacard.write_datacard(prepared, mixture, readme)
+    datacard.write_datacard(prepared, mixture or [Path("work/mixture")], readme)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ lastresort data card --prepared DIR --mixture DIR
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +26,49 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
 
 
-def block(prepared: Path, mixture: Path) -> str:
-    """Three tables in Markdown: prepared sources, the mixture by source, the mixture by label."""
-    sources = _read(prepared / "counts.json")
-    mixed = _read(mixture / "counts.json")
+def _sources(prepared: Path) -> str:
+    def positives(row: dict[str, Any]) -> str:
+        return ", ".join(f"{label} {n}" for label, n in sorted(row["positives"].items())) or "none"
+
+    counts = sorted(_read(prepared / "counts.json").items())
+    rows = [[name, *(str(row[key]) for key in ("train", "validation", "dropped_overlaps")), positives(row)] for name, row in counts]
+    return _table(["source", "train", "validation", "held-out overlaps dropped", "positive turns"], rows)
+
+
+def _mixture(folder: Path) -> list[str]:
+    mixed = _read(folder / "counts.json")
     splits = (mixed["train"], mixed["validation"])
 
     def cells(group: str, name: str, *fields: str) -> list[str]:
         return [str(split[group].get(name, {}).get(field, 0)) for split in splits for field in fields]
 
-    def positives(row: dict[str, Any]) -> str:
-        return ", ".join(f"{label} {n}" for label, n in sorted(row["positives"].items())) or "none"
-
     def names(group: str) -> list[str]:
         return sorted({name for split in splits for name in split[group]})
 
-    first = [[name, *(str(row[key]) for key in ("train", "validation", "dropped_overlaps")), positives(row)] for name, row in sorted(sources.items())]
-    second = [[name, *cells("by_source", name, "dialogues", "turns")] for name in names("by_source")]
-    second.append(["**all**", *(str(value) for split in splits for value in (split["dialogues"], split["turns"]["all"]))])
-    third = [[f"`{name}`", *cells("labels", name, "known", "positive")] for name in names("labels")]
-    return "\n\n".join(
-        (
-            "Prepared sources (dialogues; positive turns have a label of at least 0.5):",
-            _table(["source", "train", "validation", "held-out overlaps dropped", "positive turns"], first),
-            f"The mixture `{mixed['config']}`:",
-            _table(["source", "train dialogues", "train turns", "validation dialogues", "validation turns"], second),
-            "Its labels, in turns:",
-            _table(["label", "train known", "train positive", "validation known", "validation positive"], third),
-        )
-    )
+    sources = [[name, *cells("by_source", name, "dialogues", "turns")] for name in names("by_source")]
+    sources.append(["**all**", *(str(value) for split in splits for value in (split["dialogues"], split["turns"]["all"]))])
+    labels = [[f"`{name}`", *cells("labels", name, "known", "positive")] for name in names("labels")]
+    return [
+        f"The mixture `{mixed['config']}`:",
+        _table(["source", "train dialogues", "train turns", "validation dialogues", "validation turns"], sources),
+        "Its labels, in turns:",
+        _table(["label", "train known", "train positive", "validation known", "validation positive"], labels),
+    ]
 
 
-def write_datacard(prepared: Path, mixture: Path, readme: Path) -> None:
+def block(prepared: Path, mixtures: Sequence[Path]) -> str:
+    """Tables in Markdown: prepared sources, then each mixture by source and by label."""
+    parts = ["Prepared sources (dialogues; positive turns have a label of at least 0.5):", _sources(prepared)]
+    for folder in mixtures:
+        parts += _mixture(folder)
+    return "\n\n".join(parts)
+
+
+def write_datacard(prepared: Path, mixtures: Sequence[Path], readme: Path) -> None:
     """Renews the counts block of `readme`. Raises `DataError` if counts or the block are missing."""
     text = readme.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DataError(f"found no counts block, expected {BEGIN} … {END}", where=str(readme))
-    readme.write_text(f"{before}{BEGIN}\n\n{block(prepared, mixture)}\n\n{END}{after}", encoding="utf-8", newline="\n")
+    readme.write_text(f"{before}{BEGIN}\n\n{block(prepared, mixtures)}\n\n{END}{after}", encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""The adapters, discovered: every module in this folder except `base` is one source, named like the module."""
+"""The adapters, discovered: every module in this folder is one source, except `base` and those with a leading underscore, named like the module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Adapter(Protocol):
 
 def names() -> list[str]:
     """The sources that have an adapter, in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base" and not module.name.startswith("_"))
 
 
 def get(name: str) -> Adapter:

@@ -255,7 +255,9 @@ def last_labels(items: Sequence[tuple[str, Dialogue]]) -> dict[str, Mapping[str,
 
 
 def test_adapters_are_found_by_name() -> None:
-    assert adapters.names() == SOURCES
+    # more sources are tested in the other files of this folder
+    assert set(SOURCES) < set(adapters.names())
+    assert not {"base", "_texts"} & set(adapters.names())
     for name in SOURCES:
         adapter = adapters.get(name)
         doc = adapter.__doc__ or ""
@@ -759,7 +761,8 @@ def test_the_command_lists_the_sources() -> None:
     assert all(f"{name}: " in result.stdout for name in SOURCES)
 
 
-def test_the_command_prepares_all_and_prints_a_table(raw: Path, tmp_path: Path) -> None:
+def test_the_command_prepares_all_and_prints_a_table(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapters, "names", lambda: SOURCES)
     result = CliRunner().invoke(app, ["prepare", "all", "--from", str(raw), "--out", str(tmp_path / "out")], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert all(name in result.stdout for name in SOURCES)

@@ -1,0 +1,32 @@
+"""InstructionWild: prompts that people showed on social media, short and of all kinds, some of them edgy.
+
+Upstream: XueFuzhao/InstructionWild. Licence: non-commercial research only. No official split: hash of the text.
+
+Mapped: harmless user turns, screened as prompts.
+
+Left out: prompts that are not English; labels that the wording leaves in doubt (see `_texts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ._texts import PROMPTS, is_english, read_texts, user
+from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split_by
+
+NAME = "instruction_wild"
+FILE = "user_1_3.jsonl.gz"
+LICENCE = "non-commercial"
+EXPECTED = Counts(train=728, validation=128, positives={})
+
+
+def read(folder: Path) -> Iterator[SplitDialogue]:
+    """Yields one-turn dialogues with their split."""
+    yield from merge_repeats(_rows(require(folder, FILE)))
+
+
+def _rows(path: Path) -> Iterator[SplitDialogue]:
+    for number, row in read_texts(path):
+        if is_english(row["text"]):
+            yield split_by(row["text"]), dialogue(NAME, FILE, number, user(row["text"], PROMPTS))

@@ -1,0 +1,103 @@
+"""Agreement of two independent readers on a random part of the written corpus, label by label.
+
+Usage: python data/written/agreement.py second FILE… > data/written/second_reading.jsonl   # from the second reader's notes
+       python data/written/agreement.py report                                             # the table of data/README.md
+
+The second reader labels from GUIDE.md without seeing the first labels. Notes: `=== id call=continue|end@N`, then `index label=value …` for each
+turn with a label above 0.
+Cohen's kappa (1960) is taken on labels cut at 0.5, over the turns on which both readers know the label.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from drafts import LABELS, TRIGGERS, parse_labels  # type: ignore[import-not-found]  # a script beside this one
+
+HERE = Path(__file__).resolve().parent
+SPLITS = ("train", "validation", "endbench")
+
+
+def corpus() -> dict[str, dict[str, object]]:
+    """Every conversation of the corpus by id."""
+    return {row["id"]: row for split in SPLITS for row in map(json.loads, (HERE / f"{split}.jsonl").read_text(encoding="utf-8").splitlines())}
+
+
+def second(paths: list[Path], known: dict[str, dict[str, object]]) -> tuple[list[dict[str, object]], list[str]]:
+    """The second reading as records {id, call, labels: one mapping a message}, and what is wrong with the notes."""
+    errors: list[str] = []
+    records: list[dict[str, object]] = []
+    for path in paths:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            where = f"{path.name}:{number}"
+            if line.startswith("==="):
+                name, _, call = line[3:].strip().partition(" ")
+                if name not in known:
+                    errors.append(f"{where}: {name}: no such conversation")
+                    records.append({"id": name, "call": "", "labels": []})
+                    continue
+                roles = [message["role"] for message in known[name]["messages"]]  # type: ignore[attr-defined]
+                labels = [dict.fromkeys((*LABELS[role], "harm") if role == "user" else LABELS[role], 0.0) for role in roles]
+                records.append({"id": name, "call": call.removeprefix("call="), "labels": labels})
+            elif line.strip():
+                index, _, text = line.strip().partition(" ")
+                rows = records[-1]["labels"]
+                if not index.isdigit() or int(index) >= len(rows):  # type: ignore[arg-type]
+                    errors.append(f"{where}: {index}: no such turn")
+                    continue
+                role = known[str(records[-1]["id"])]["messages"][int(index)]["role"]  # type: ignore[index]
+                problems: list[str] = []
+                rows[int(index)] = parse_labels(text, role, where, problems)  # type: ignore[index]
+                errors += [problem for problem in problems if "severity" not in problem]
+    return [record for record in records if record["labels"]], errors
+
+
+def kappa(pairs: list[tuple[bool, bool]]) -> float | None:
+    """Cohen's kappa; None if one reader used one class only."""
+    n = len(pairs)
+    first, other = sum(a for a, _ in pairs) / n, sum(b for _, b in pairs) / n
+    expected = first * other + (1 - first) * (1 - other)
+    if expected >= 1:
+        return None
+    return (sum(a == b for a, b in pairs) / n - expected) / (1 - expected)
+
+
+def report() -> str:
+    """A Markdown table: label, turns, positive by reader, kappa."""
+    known = corpus()
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    calls: list[tuple[bool, bool]] = []
+    rows = [json.loads(line) for line in (HERE / "second_reading.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        first = known[row["id"]]
+        for message, labels in zip(first["messages"], row["labels"], strict=True):  # type: ignore[call-overload]
+            given = message.get("labels", {})
+            for name in {*given} & {*labels}:
+                pairs.setdefault(name, []).append((given[name] >= 0.5, labels[name] >= 0.5))
+        if len(first["messages"]) > 1:  # type: ignore[arg-type]
+            calls.append((first["meta"]["call"] == "end", row["call"].startswith("end")))  # type: ignore[index]
+    order = ["harm", *TRIGGERS, *(name for name in (*LABELS["user"], *LABELS["assistant"]) if name not in TRIGGERS)]
+    lines = ["| label | turns | positive, first reader | positive, second | Cohen's kappa |", "| --- | --- | --- | --- | --- |"]
+    for name, found in [*((f"`{name}`", pairs[name]) for name in order if name in pairs), ("call (conversations)", calls)]:
+        value = kappa(found)
+        lines.append(f"| {name} | {len(found)} | {sum(a for a, _ in found)} | {sum(b for _, b in found)} | {'–' if value is None else f'{value:.2f}'} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    """`second FILE…` or `report`; exit 1 when the notes do not fit the corpus."""
+    if argv[:1] == ["report"]:
+        print(report())
+        return 0
+    records, errors = second([Path(name) for name in argv[1:]], corpus())
+    for record in records:
+        print(json.dumps(record))
+    for error in errors:
+        print(error, file=sys.stderr)
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
