@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -64,16 +65,17 @@ def score(
     from .conversation import load
     from .data import read_dialogues, scored_to_json
 
+    _protect((source,), (output, skip_bad))
     monitor = load(model, policy=policy)
     with _bad_lines(skip_bad) as on_bad, _open_output(output) as stream:
-        texts: dict[str, Dialogue] = {}
+        texts: deque[Dialogue] = deque()
         dialogues = read_dialogues(source, on_bad=on_bad)
         if table:
             dialogues = _remember(dialogues, texts)
         for scored in _progress(score_dialogues(monitor, dialogues, workers=workers), "scoring"):
             _write_line(stream, scored_to_json(scored))
             if table:
-                _print_conversation(scored, texts.pop(scored.id, None))
+                _print_conversation(scored, texts.popleft())
 
 
 @app.command()
@@ -90,6 +92,7 @@ def decide(
     from .policy import DecisionPolicy, read_policy
     from .types import ScoredDialogue
 
+    _protect((source,), (output, skip_bad))
     rules = DecisionPolicy(read_policy(policy))
     with _bad_lines(skip_bad) as on_bad, _open_output(output) as stream:
         for scored in _progress(iter_records(ScoredDialogue, source, on_bad=on_bad), "deciding"):
@@ -118,6 +121,7 @@ def evaluate(
     from .evaluation import rows_to_json
     from .types import ScoredDialogue
 
+    _protect((*data, scored, *(baseline or ())), (output,))
     folder = shipped_model() if model is None else model
     manifest = load_folder(folder).manifest
     dialogues = [dialogue for path in data for dialogue in read_dialogues(path)]
@@ -161,11 +165,12 @@ def inspect(
         typer.echo(json.dumps({"tag": manifest.tag, "path": str(folder.path), **asdict(manifest)}, indent=1, ensure_ascii=False))
         return
     console = Console()
-    console.print(f"[bold]{manifest.tag}[/]  version {manifest.version}  verified, {len(manifest.files)} files in {folder.path}", soft_wrap=True)
+    verified = f"version {manifest.version}  verified, {len(manifest.files)} files in {folder.path}"
+    console.print(f"[bold]{_escape(manifest.tag)}[/]  {_escape(verified)}", soft_wrap=True)
     console.print(f"memory {manifest.memory_size} numbers, windows of {manifest.encoding.max_tokens} tokens, {manifest.encoding.overlap_tokens} shared")
     table = Table("label", "speaker", "role", "threshold", "meaning")
     for label in manifest.labels:
-        table.add_row(label.name, label.speaker, label.role, f"{label.threshold:.3f}", label.description)
+        table.add_row(_escape(label.name), label.speaker, label.role, f"{label.threshold:.3f}", _escape(label.description))
     console.print(table)
     console.print_json(json.dumps(dict(manifest.provenance)))
 
@@ -183,6 +188,19 @@ def _progress(items: Iterable[Any], title: str) -> Iterator[Any]:
         for item in items:
             bar.advance(task)
             yield item
+
+
+def _protect(inputs: Iterable[Path | None], outputs: Iterable[Path | None]) -> None:
+    """Refuses an output that is an input or another output: opening it would destroy what is read. Raises `DataError`."""
+
+    def files(paths: Iterable[Path | None]) -> Iterator[Path]:  # neither streams nor devices
+        return (path for path in paths if path is not None and str(path) != "-" and (path.is_file() or not path.exists()))
+
+    taken = {path.resolve() for path in files(inputs)}
+    for path in files(outputs):
+        if path.resolve() in taken:
+            raise DataError("found the same file as input and output, or as two outputs, expected different ones", where=str(path))
+        taken.add(path.resolve())
 
 
 @contextmanager
@@ -225,16 +243,16 @@ def _bad_lines(path: Path | None) -> Iterator[BadLine | None]:
     typer.echo(f"{count} bad lines skipped, kept in {path}", err=True)
 
 
-def _remember(dialogues: Iterable[Dialogue], texts: dict[str, Dialogue]) -> Iterator[Dialogue]:
+def _remember(dialogues: Iterable[Dialogue], texts: deque[Dialogue]) -> Iterator[Dialogue]:
     for dialogue in dialogues:
-        texts[dialogue.id] = dialogue
+        texts.append(dialogue)
         yield dialogue
 
 
 def _print_conversation(scored: ScoredDialogue, dialogue: Dialogue | None) -> None:
     """One conversation as a table on standard output: who, text if known, the highest scores, the decision."""
     verdict = "[bold red]END[/] at message " + str(scored.ended_at) if scored.call == "end" else "[green]continue[/]"
-    table = Table(title=f"{scored.id}: {verdict}", title_justify="left", expand=True)
+    table = Table(title=f"{_escape(scored.id)}: {verdict}", title_justify="left", expand=True)
     table.add_column("#", justify="right")
     table.add_column("who")
     table.add_column("text", ratio=3)
@@ -251,7 +269,7 @@ def _print_conversation(scored: ScoredDialogue, dialogue: Dialogue | None) -> No
         if turn.decision is not None:
             decision = turn.decision.reason if turn.decision.advice == "none" else f"{turn.decision.advice} ({turn.decision.reason})"
             decision = f"[bold red]END[/] ({turn.decision.reason})" if turn.decision.call == "end" else decision
-        table.add_row(str(turn.index), turn.role, _escape(text), numbers or "–", decision)
+        table.add_row(str(turn.index), turn.role, _escape(text), _escape(numbers) or "–", decision)
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -268,7 +286,7 @@ def _print_rows(rows: Iterable[Row]) -> None:
     rows = list(rows)
     scorers = list(dict.fromkeys(row.scorer for row in rows))
     measures = ("AP", "F1", "macro-F1", "R@1%FPR", "flagged", "ECE")
-    table = Table("label", "source", "n", "prevalence", *(f"{name}\n{scorer}" for scorer in scorers for name in measures))
+    table = Table("label", "source", "n", "prevalence", *(f"{name}\n{_escape(scorer)}" for scorer in scorers for name in measures))
     by_key: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
         by_key.setdefault((row.label, row.source), {})[row.scorer] = row
@@ -281,7 +299,7 @@ def _print_rows(rows: Iterable[Row]) -> None:
                 continue
             m = found[scorer].metrics
             cells += [show(m.average_precision), show(m.f1), show(m.macro_f1), show(m.recall_at_1_fpr), show(m.flagged), show(m.ece)]
-        table.add_row(label, source, str(first.n), show(first.prevalence), *cells)
+        table.add_row(_escape(label), _escape(source), str(first.n), show(first.prevalence), *cells)
     Console(width=None if sys.stdout.isatty() else 100 + 60 * len(scorers)).print(table)
 
 

@@ -73,9 +73,9 @@ class ConversationState:
             memory = np.frombuffer(base64.b64decode(record["memory"], validate=True), dtype="<f4").astype(np.float32)
             policy = state_from_json(record["policy"])
             turns, model = record["turns"], record["model"]
-        except (ValueError, KeyError, TypeError, binascii.Error, ConfigError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, binascii.Error, ConfigError) as error:
             raise StateError(f"state: cannot be read ({type(error).__name__}), expected the output of to_json") from None
-        if not isinstance(turns, int) or turns < 0 or not isinstance(model, str) or not np.isfinite(memory).all():
+        if type(turns) is not int or turns < 0 or not isinstance(model, str) or not np.isfinite(memory).all():
             raise StateError("state: found turns, model or memory out of range, expected the output of to_json")
         return cls(model, memory, policy, turns)
 
@@ -114,11 +114,13 @@ class Monitor:
 
         Raises:
             ConversationEnded: the conversation has ended.
-            StateError: the state was made by another model.
+            StateError: the state was made by another model, or is damaged.
             ScoringError: the turn could not be scored; the old state still holds.
         """
         if state.model != self.model:
             raise StateError(f"found a state of model {state.model}, expected {self.model}")
+        if state.memory.shape != (self.scorer.manifest.memory_size,):
+            raise StateError(f"found a memory of {state.memory.size} numbers, expected {self.scorer.manifest.memory_size}")
         if role not in ROLES:
             raise StateError(f"role: found {role!r}, expected one of {', '.join(ROLES)}")
         if state.ended:

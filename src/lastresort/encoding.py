@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -80,6 +81,11 @@ class TurnEncoder:
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path}: cannot be read as a tokenizer: {error}") from None
         return cls(tokenizer, spec)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of tokenizer, token budget and overlap: equal digests give equal windows."""
+        return hashlib.sha256(f"{self.spec}\n{self._tokenizer.to_str()}".encode()).hexdigest()
 
     def windows(self, text: str) -> list[list[int]]:
         """Token ids of each window, in order; at least one window, also for empty text.

@@ -45,7 +45,7 @@ def evaluate(
         Rows; a label appears for a source only where it is known on some turn.
 
     Raises:
-        DataError: an id twice, or dialogues that a scorer left out.
+        DataError: an id twice, dialogues that a scorer left out, or scores of other dialogues under the same id.
     """
     known = {dialogue.id: dialogue for dialogue in dialogues}
     if len(known) != len(dialogues):
@@ -62,15 +62,20 @@ def evaluate(
         for output in outputs:
             if output.id not in known:
                 continue
-            seen.add(output.id)
             dialogue = known[output.id]
+            if output.id in seen:
+                raise DataError(f"{scorer}: found dialogue {output.id!r} twice, expected each id once")
+            if [turn.role for turn in output.turns] != [message.role for message in dialogue.messages]:
+                found = f"found {len(output.turns)} turns for the {len(dialogue.messages)} messages of dialogue {output.id!r}"
+                raise DataError(f"{scorer}: {found}, expected one for each, of the same role")
+            seen.add(output.id)
             for message, turn in zip(dialogue.messages, output.turns, strict=True):
                 for names in wanted:
                     if all(name in message.labels for name in names) and all(name in turn.scores for name in names):
                         value = max(message.labels[name] for name in names)
                         score = max(turn.scores[name] for name in names)
                         flagged = any(turn.scores[name] >= specs[name].threshold for name in names)
-                        for source in (ALL, dialogue.source):
+                        for source in {ALL, dialogue.source}:
                             collected[names, source].append((value, score, flagged))
         if missing := set(known) - seen:
             raise DataError(f"{scorer}: found no scores for {len(missing)} of {len(known)} dialogues, expected one for each")

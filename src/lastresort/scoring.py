@@ -92,10 +92,10 @@ class TurnScorer:
         carried = memory.reshape(1, -1).astype(np.float32, copy=False)
         for ids in windows:
             probabilities, carried = self._run(ids, TOKEN_TYPE[role], carried)
+            if not (np.isfinite(probabilities).all() and np.isfinite(carried).all()):  # of each window: the maximum would hide a minus infinity
+                raise ScoringError(f"turn {index}: found numbers that are not finite, expected probabilities; nothing was decided on them")
             best = probabilities if best is None else np.maximum(best, probabilities)
         assert best is not None  # windows() gives at least one
-        if not (np.isfinite(best).all() and np.isfinite(carried).all()):
-            raise ScoringError(f"turn {index}: found numbers that are not finite, expected probabilities; nothing was decided on them")
         scores = {name: float(best[0, column]) for column, name in self._columns[role]}
         return TurnScore(index, role, scores, windows=len(windows)), carried[0]
 
