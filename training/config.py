@@ -34,6 +34,7 @@ class ModelSettings:
 
     Attributes:
         base: local folder, hub id, or `package:NAME/FOLDER` for weights that lie inside an installed Python package.
+        start: a finished run folder whose weights to start from (warm start); null starts from the pretrained encoder and new heads.
         memory_size: length of the carried memory.
         dropout: on the heads' input.
         freeze_embeddings: keep the token embeddings as pretrained.
@@ -41,6 +42,7 @@ class ModelSettings:
     """
 
     base: str
+    start: str | None = None
     memory_size: int = 128
     dropout: float = 0.1
     freeze_embeddings: bool = True

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
+from datasets.exceptions import DatasetGenerationError
 
 from lastresort.artifact import file_sha256
 from lastresort.data import read_dialogues
@@ -91,7 +92,8 @@ def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, 
         DataError: a missing file, a bad line, or no dialogue at all.
     """
     labels = [(label.name, label.speaker) for label in config.labels]
-    key = hashlib.sha256(repr((data_digest(paths), labels, asdict(config.encoding), asdict(config.data), FEATURES)).encode()).hexdigest()[:16]
+    made_of = (data_digest(paths), encoder.digest, labels, asdict(config.data), FEATURES)
+    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
     def rows() -> Iterator[dict[str, Any]]:
         for path in paths:
@@ -100,9 +102,12 @@ def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, 
 
     target = cache / key
     if not target.is_dir():
-        dataset = Dataset.from_generator(rows, features=FEATURES, cache_dir=str(cache / "build"), fingerprint=key)
-        if len(dataset) == 0:
+        if next(rows(), None) is None:  # datasets has no words of its own for it
             raise DataError("found no dialogue, expected at least one", where=", ".join(paths))
+        try:
+            dataset = Dataset.from_generator(rows, features=FEATURES, cache_dir=str(cache / "build"), fingerprint=key)
+        except DatasetGenerationError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, DataError) else error) from None
         partial = target.with_suffix(".partial")
         dataset.save_to_disk(str(partial))
         partial.rename(target)

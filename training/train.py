@@ -22,6 +22,7 @@ from torch.optim import AdamW
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from lastresort.config import read_settings
 from lastresort.encoding import TurnEncoder
 from lastresort.errors import ConfigError, DataError
 from lastresort.metrics import average_precision
@@ -180,6 +181,8 @@ def train(settings: TrainConfig) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     model = build_model(settings.model.base, len(settings.labels), settings.model.memory_size, settings.model.dropout)
     pretrained = {name: value.detach().clone() for name, value in model.encoder.state_dict().items()}
+    if settings.model.start is not None:
+        warm_start(model, settings, Path(settings.model.start))
     freeze(model, settings)
     arguments = training_arguments(settings, output, settings.optimiser.epochs, find_unused=False)
     with arguments.main_process_first(local=False, desc="encoding the dialogues"):  # the other processes read the cache
@@ -203,6 +206,7 @@ def train(settings: TrainConfig) -> Path:
         thresholds = calibrate(model, logits, targets, UNKNOWN)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / WEIGHTS)
         record = {
+            "start": None if settings.model.start is None else Path(settings.model.start).name,
             "base": Path(settings.model.base).name if Path(settings.model.base).is_dir() else settings.model.base,
             "processes": arguments.world_size,
             "train_digest": data_digest(settings.data.train),
@@ -245,10 +249,23 @@ def interpolate(model: TurnModel, pretrained: dict[str, torch.Tensor], share: fl
     model.encoder.load_state_dict(mixed)
 
 
+def warm_start(model: TurnModel, settings: TrainConfig, run: Path) -> None:
+    """Takes the weights of a finished run. Raises `ConfigError` if its label set or shapes differ."""
+    for name in (CONFIG, WEIGHTS):
+        if not (run / name).is_file():
+            raise ConfigError(f"model.start: {run}: found no {name}, expected a finished training run")
+    theirs = [(label.name, label.speaker) for label in read_settings(TrainConfig, run / CONFIG).labels]
+    ours = [(label.name, label.speaker) for label in settings.labels]
+    if theirs != ours:
+        raise ConfigError(f"model.start: {run}: found the labels {theirs}, expected those of this run: {ours}")
+    try:
+        model.load_state_dict(load_file(run / WEIGHTS))
+    except RuntimeError as error:
+        raise ConfigError(f"model.start: {run}: found weights of other shapes: {str(error).splitlines()[-1].strip()}") from None
+
+
 def load_run(run: Path) -> tuple[TurnModel, TrainConfig, dict[str, Any]]:
     """The trained model (in eval mode), its config and `run.json`. Raises `ConfigError`."""
-    from lastresort.config import read_settings
-
     for name in (CONFIG, WEIGHTS, RUN, TOKENIZER):
         if not (run / name).is_file():
             raise ConfigError(f"{run}: found no {name}, expected a finished training run")
