@@ -1,7 +1,7 @@
 """Agreement of two independent readers on a random part of the written corpus, label by label.
 
 Usage: python data/written/agreement.py second FILE… > data/written/second_reading.jsonl   # from the second reader's notes
-       python data/written/agreement.py report                                             # the table of data/README.md
+       python data/written/agreement.py report > data/written/agreement.md                  # the table
 
 The second reader labels from GUIDE.md without seeing the first labels. Notes: `=== id call=continue|end@N`, then `index label=value …` for each
 turn with a label above 0.
@@ -18,6 +18,12 @@ from drafts import LABELS, TRIGGERS, parse_labels  # type: ignore[import-not-fou
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("train", "validation", "endbench")
+INTRODUCTION = """# Agreement of two readers
+
+Written by `python data/written/agreement.py report > data/written/agreement.md`: a random part of the conversations and contrast pairs, labelled again
+from [GUIDE.md](GUIDE.md) without seeing the first labels. Labels cut at 0.5.
+
+"""
 
 
 def corpus() -> dict[str, dict[str, object]]:
@@ -89,7 +95,7 @@ def report() -> str:
 def main(argv: list[str]) -> int:
     """`second FILE…` or `report`; exit 1 when the notes do not fit the corpus."""
     if argv[:1] == ["report"]:
-        print(report())
+        print(INTRODUCTION + report())
         return 0
     records, errors = second([Path(name) for name in argv[1:]], corpus())
     for record in records:
