@@ -35,7 +35,7 @@ def fit_and_score(train_features: Any, validation_features: Any, train_values: n
     """Probabilities on validation of a logistic regression fitted on the known training turns; None if one class is missing there."""
     known = ~np.isnan(train_values)
     hard = (train_values[known] >= 0.5).astype(int)
-    if hard.min(initial=1) == hard.max(initial=0):
+    if len(set(hard.tolist())) < 2:
         return None
     model = LogisticRegression(C=1.0, max_iter=SOLVER_STEPS, class_weight="balanced")
     model.fit(train_features[np.flatnonzero(known)], hard)
@@ -98,6 +98,7 @@ def run_baselines(train_files: Sequence[Path], validation_files: Sequence[Path],
     encoder = TurnEncoder.from_file(folder.tokenizer_path, folder.manifest.encoding)
     train = [dialogue for path in train_files for dialogue in read_dialogues(path)]
     validation = [dialogue for path in validation_files for dialogue in read_dialogues(path)]
+    output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", encoding="utf-8") as stream:
         for name in (TFIDF, FROZEN):
             for scored in score_baseline(name, train, validation, folder.manifest.labels, encoder, base):

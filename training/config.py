@@ -25,7 +25,7 @@ class DataSettings:
     validation: tuple[str, ...]
     max_windows_per_turn: int = 3
     max_windows_per_dialogue: int = 40
-    context_labels: tuple[str, ...] = ("persistence",)
+    context_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from lastresort import __version__
 from lastresort.artifact import INPUTS, MANIFEST, MODEL, OUTPUTS, TOKENIZER, Manifest, ModelFolder, file_sha256, write_manifest
 from lastresort.config import read_yaml
+from lastresort.conversation import Monitor
 from lastresort.data import read_dialogues
 from lastresort.encoding import TOKEN_TYPE, TurnEncoder
 from lastresort.errors import ArtifactError, ConfigError
-from lastresort.policy import parse_policy
+from lastresort.policy import DecisionPolicy, parse_policy
 from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue
 
@@ -203,7 +204,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
     """
     model, config, record = load_run(run)
     policy = read_yaml(settings.policy)
-    parse_policy(policy, where=settings.policy)
+    rules = DecisionPolicy(parse_policy(policy, where=settings.policy))
     golden = list(read_dialogues(settings.golden))
     if not golden:
         raise ConfigError(f"{settings.golden}: found no dialogue, expected golden dialogues to compare torch and ONNX on")
@@ -228,12 +229,12 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
             if name == "fp32" and "fp32" in agreement:
                 continue
             quantise(full, draft / MODEL, name)
-            scorer = TurnScorer(ModelFolder(draft, manifest))
+            scorer = Monitor(TurnScorer(ModelFolder(draft, manifest)), rules).scorer  # a policy that does not fit the labels raises here
             probability, memory, turns = largest_difference(graph, scorer, golden)
             agreement[name] = {"probability": probability, "memory": memory, "turns": turns}
             if probability >= tolerance or (name == "fp32" and memory >= tolerance):
                 found = f"{probability:.2e} on probabilities and {memory:.2e} on memory"
-                raise ArtifactError(f"{settings.golden}: torch and the {name} graph differ by {found}, expected less than {tolerance:.0e}")
+                raise ArtifactError(f"{settings.golden}: torch and the {name} graph differ by {found}, expected less than {tolerance:g}")
         full.unlink()
         manifest = replace(
             manifest,

@@ -107,15 +107,11 @@ def test_same_seed_and_inputs_give_the_same_bytes(config: ComposeConfig, materia
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
-def test_another_seed_gives_another_mixture(
-    config: ComposeConfig, material: Path, composed: dict[str, list[Dialogue]]
-) -> None:
+def test_another_seed_gives_another_mixture(config: ComposeConfig, material: Path, composed: dict[str, list[Dialogue]]) -> None:
     assert list(compose(replace(config, seed=8), material, "train")) != composed["train"]
 
 
-def test_a_dialogue_does_not_depend_on_other_kinds(
-    config: ComposeConfig, material: Path, composed: dict[str, list[Dialogue]]
-) -> None:
+def test_a_dialogue_does_not_depend_on_other_kinds(config: ComposeConfig, material: Path, composed: dict[str, list[Dialogue]]) -> None:
     alone = list(compose(replace(config, kinds={"crisis": 3}), material, "train"))
     assert alone == [one for one in composed["train"] if one.meta["kind"] == "crisis"][:3]
 
@@ -248,12 +244,7 @@ def test_persistence_of_scripts(script: str, expected: list[float | None]) -> No
 
 
 def test_masking_is_preserved(material: Path, composed: dict[str, list[Dialogue]]) -> None:
-    given = {
-        message.content: dict(message.labels)
-        for path in material.glob("*/*.jsonl")
-        for one in read_dialogues(path)
-        for message in one.messages
-    }
+    given = {message.content: dict(message.labels) for path in material.glob("*/*.jsonl") for one in read_dialogues(path) for message in one.messages}
     found = 0
     for message in chain.from_iterable(one.messages for one in everything(composed)):
         if message.content in given:
@@ -364,12 +355,7 @@ def test_course(script: str, expected: tuple[str, int | None] | None) -> None:
         "u": {"self_harm_risk": 0.0},
     }
     turns = [turn for turn in script if turn != " "]
-    messages = [
-        Message("user", turn, labels[turn])
-        if turn in labels
-        else Message("assistant", turn, {"redirection": float(turn != "P")})
-        for turn in turns
-    ]
+    messages = [Message("user", turn, labels[turn]) if turn in labels else Message("assistant", turn, {"redirection": float(turn != "P")}) for turn in turns]
     assert course(messages, {index for index, turn in enumerate(turns) if turn == "W"}) == expected
 
 
@@ -421,9 +407,7 @@ def test_as_is_passes_unchanged(config: ComposeConfig, material: Path) -> None:
     assert list(real(kept, material, "train")) == list(read_dialogues(material / "talk" / "train.jsonl"))
     changed = list(real(replace(kept, sources={"talk": Source()}), material, "train"))
     assert changed != list(real(kept, material, "train"))
-    assert [[m.labels for m in one.messages] for one in changed] == [
-        [m.labels for m in one.messages] for one in real(kept, material, "train")
-    ]
+    assert [[m.labels for m in one.messages] for one in changed] == [[m.labels for m in one.messages] for one in real(kept, material, "train")]
 
 
 def test_validation_is_never_varied(config: ComposeConfig, material: Path, composed: dict[str, list[Dialogue]]) -> None:
@@ -433,9 +417,7 @@ def test_validation_is_never_varied(config: ComposeConfig, material: Path, compo
     assert varied != composed["train"]
     for one, plain in zip(varied, composed["train"], strict=True):
         assert [m.labels for m in one.messages] == [m.labels for m in plain.messages]
-        assert [m.content for m in one.messages if m.role == "assistant"] == [
-            m.content for m in plain.messages if m.role == "assistant"
-        ]
+        assert [m.content for m in one.messages if m.role == "assistant"] == [m.content for m in plain.messages if m.role == "assistant"]
 
 
 def test_long_turns(config: ComposeConfig, tmp_path: Path) -> None:
@@ -448,12 +430,8 @@ def test_long_turns(config: ComposeConfig, tmp_path: Path) -> None:
     ]
     (tmp_path / "long").mkdir()
     write_dialogues(rows, tmp_path / "long" / "train.jsonl")
-    found = {
-        one.id: one.messages[0].content for one in real(replace(config, sources={"long": Source()}), tmp_path, "train")
-    }
-    assert set(found) == {"long-a", "long-b"}, (
-        "a long turn that may be harmful cannot be cut without touching its label"
-    )
+    found = {one.id: one.messages[0].content for one in real(replace(config, sources={"long": Source()}), tmp_path, "train")}
+    assert set(found) == {"long-a", "long-b"}, "a long turn that may be harmful cannot be cut without touching its label"
     assert 60 - 5 <= len(found["long-a"].split()) <= 120
     assert 100 - 5 <= len(found["long-b"].split()) <= 200
     assert all(text.endswith("five.") and words.startswith(text) for text in found.values())

@@ -52,7 +52,8 @@ def tiny_settings(base: Path, output: Path, **changes: Any) -> TrainConfig:
 def tiny_export_settings(**changes: Any) -> ExportSettings:
     """The smoke export with paths that do not depend on the working folder."""
     values = read_yaml(ROOT / "configs" / "export" / "smoke.yaml")
-    values.update(name="tiny", policy=str(ROOT / "configs" / "policy" / "smoke.yaml"), golden=str(SAMPLE), **changes)
+    values.update(name="tiny", policy=str(ROOT / "configs" / "policy" / "smoke.yaml"), golden=str(SAMPLE))
+    values.update(changes)
     return parse_settings(ExportSettings, values, where="tiny")
 
 

@@ -1,0 +1,273 @@
+"""The smoke recipe on a tiny encoder: what a run leaves behind, that it repeats, resumes, and refuses early."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import ROOT, SAMPLE, make_base, tiny_settings
+
+import lastresort_training.train as module
+from lastresort.config import read_settings
+from lastresort.errors import ConfigError, DataError
+from lastresort.types import LabelSpec
+from lastresort_training.config import TrainConfig
+from lastresort_training.data import UNKNOWN, data_digest
+from lastresort_training.train import CONFIG, RUN, TOKENIZER, WEIGHTS, TurnTrainer, load_run, parameter_groups, train
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / WEIGHTS)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def changed(settings: TrainConfig, output: Path, **changes: Any) -> TrainConfig:
+    """The recipe with another output and `section__key=value`."""
+    settings = replace(settings, run=replace(settings.run, output=str(output)))
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        settings = replace(settings, **{section: replace(getattr(settings, section), **{key: value})})
+    return settings
+
+
+def steps_of(run: Path) -> list[int]:
+    """The steps whose loss was logged, in order."""
+    record = json.loads((run / RUN).read_text(encoding="utf-8"))
+    return [entry["step"] for entry in record["history"] if "loss" in entry]
+
+
+def test_a_run_leaves_what_export_and_a_reader_need(finished: Path, settings: TrainConfig) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        WEIGHTS, TOKENIZER, CONFIG, RUN, "validation.npz", "cache", "checkpoint-4", "checkpoint-8",
+    }  # fmt: skip
+    record = json.loads((finished / RUN).read_text(encoding="utf-8"))
+    assert set(record) == {
+        "base", "start", "processes", "train_digest", "validation_digest", "label_counts", "thresholds", "validation_ap", "versions", "history",
+    }  # fmt: skip
+    assert record["base"] == Path(settings.model.base).name
+    assert (record["start"], record["processes"]) == (None, 1)
+    assert record["train_digest"] == record["validation_digest"] == data_digest([str(SAMPLE)])
+    names = [label.name for label in settings.labels]
+    assert list(record["label_counts"]) == list(record["thresholds"]) == names
+    assert set(record["validation_ap"]) == set(names)
+    assert all(0 < value <= 1 for value in record["thresholds"].values())
+    assert steps_of(finished) == list(range(1, 9))
+    assert "/" not in json.dumps(record)
+
+
+def test_the_resolved_config_can_be_read_back(finished: Path, settings: TrainConfig) -> None:
+    assert read_settings(TrainConfig, finished / CONFIG) == settings
+
+
+def test_the_validation_logits_are_those_of_the_saved_weights(finished: Path, settings: TrainConfig) -> None:
+    from lastresort.encoding import TurnEncoder
+    from lastresort_training.data import DialogueCollator, load_split
+
+    model, config, _ = load_run(finished)
+    assert config == settings
+    encoder = TurnEncoder.from_file(finished / TOKENIZER, config.encoding)
+    batch = DialogueCollator(len(config.labels))(list(load_split(config.data.validation, encoder, config, finished / "cache")))
+    with torch.no_grad():
+        logits = model(batch["buckets"], batch["window_turn"], batch["window_role"], batch["labels"]).logits
+    known = (batch["labels"] != UNKNOWN).any(-1)
+    stored = np.load(finished / "validation.npz")
+    np.testing.assert_array_equal(stored["targets"], batch["labels"][known].numpy())
+    np.testing.assert_allclose(stored["logits"], logits[known].numpy(), atol=1e-5)
+
+
+def test_training_moves_everything_that_may_move(finished: Path, base: Path) -> None:
+    before = {f"encoder.{name}": value for name, value in load_file(base / "model.safetensors").items()}
+    after = weights(finished)
+    assert set(before) <= set(after)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == set(before)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(finished: Path, settings: TrainConfig, tmp_path: Path) -> None:
+    again = train(changed(settings, tmp_path / "again"))
+    assert same(weights(again), weights(finished))
+    other = train(changed(settings, tmp_path / "other", run__seed=8))
+    assert not same(weights(other), weights(finished))
+
+
+def test_a_broken_run_resumes_and_ends_where_an_unbroken_one_does(finished: Path, settings: TrainConfig, tmp_path: Path) -> None:
+    output = tmp_path / "resumed"
+    shutil.copytree(finished / "checkpoint-4", output / "checkpoint-4")
+    resumed = train(changed(settings, output))
+    assert steps_of(resumed)[-4:] == [5, 6, 7, 8]
+    assert same(weights(resumed), weights(finished))
+
+
+def test_a_run_that_breaks_off_keeps_its_checkpoint(finished: Path, settings: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the machine goes away in the sixth step; the second call does the rest."""
+    output = tmp_path / "broken"
+    real = TurnTrainer.training_step
+
+    def breaks(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TurnTrainer, "training_step", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            train(changed(settings, output))
+    assert (output / "checkpoint-4").is_dir()
+    assert not (output / WEIGHTS).exists()
+    with pytest.raises(ConfigError, match=r"found no model\.safetensors, expected a finished training run"):
+        load_run(output)
+    assert same(weights(train(changed(settings, output))), weights(finished))
+
+
+def test_a_finished_run_trains_no_further(settings: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "copy"))
+    assert same(weights(train(changed(settings, output))), weights(finished))
+
+
+def test_the_best_checkpoint_is_kept(finished: Path) -> None:
+    record = json.loads((finished / RUN).read_text(encoding="utf-8"))
+    values = {entry["step"]: entry["eval_macro_ap"] for entry in record["history"] if "eval_macro_ap" in entry}
+    best = max(values, key=lambda step: values[step])
+    kept = load_file(finished / f"checkpoint-{best}" / "model.safetensors")
+    final = weights(finished)
+    trained = {name for name in kept if not name.startswith("calibration")}
+    assert all(torch.equal(kept[name], final[name]) for name in trained)
+
+
+def test_training_stops_early_without_improvement(settings: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "label_average_precision", lambda *_: {"harm": 0.5})
+    run = train(changed(settings, tmp_path / "run", run__eval_steps=1, run__patience=2))
+    assert steps_of(run) == [1, 2, 3]
+
+
+def test_a_label_that_nobody_knows_is_an_early_error(settings: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TurnTrainer, "train", lambda *_, **__: pytest.fail("training began"))
+    labels = (*settings.labels, LabelSpec("boredom", "user", "signal"))
+    with pytest.raises(DataError, match="label boredom: found 0 turns that know it, 0 positive"):
+        train(replace(changed(settings, tmp_path / "run"), labels=labels))
+    labels = (*settings.labels, LabelSpec("sexual_minors", "user", "trigger"))
+    with pytest.raises(DataError, match=r"label sexual_minors: found \d+ turns that know it, 0 positive"):
+        train(replace(changed(settings, tmp_path / "other"), labels=labels))
+
+
+def test_data_that_cannot_be_read_are_an_early_error(settings: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.jsonl: found no such file"):
+        train(changed(settings, tmp_path / "a", data__train=(str(tmp_path / "nowhere.jsonl"),)))
+    empty, bad = tmp_path / "empty.jsonl", tmp_path / "bad.jsonl"
+    empty.write_bytes(b"")
+    with pytest.raises(DataError, match="found no dialogue, expected at least one"):
+        train(changed(settings, tmp_path / "b", data__validation=(str(empty),)))
+    bad.write_text(SAMPLE.read_text(encoding="utf-8") + '{"id": "x", "messages": [{"role": "human", "content": ""}]}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"bad\.jsonl:\d+: messages\.0\.role: found 'human'"):
+        train(changed(settings, tmp_path / "c", data__train=(str(bad),)))
+
+
+def test_a_base_that_is_not_there_is_an_early_error(settings: TrainConfig, tmp_path: Path) -> None:
+    for base, message in (("package:no_such_package/model", "no_such_package"), ("package:lastresort/no_such_folder", "no_such_folder")):
+        with pytest.raises(ConfigError, match=message):
+            train(changed(settings, tmp_path / "run", model__base=base))
+    with pytest.raises(ConfigError, match=r"model\.freeze_layers: found 3, expected at most 2"):
+        train(changed(settings, tmp_path / "run", model__freeze_layers=3))
+
+
+def test_interpolation_zero_gives_the_pretrained_encoder_back(settings: TrainConfig, base: Path, finished: Path, tmp_path: Path) -> None:
+    before = {f"encoder.{name}": value for name, value in load_file(base / "model.safetensors").items()}
+    none = weights(train(changed(settings, tmp_path / "none", optimiser__interpolation=0.0)))
+    assert all(torch.equal(none[name], value) for name, value in before.items())
+    trained = weights(finished)
+    assert torch.equal(none["heads.weight"], trained["heads.weight"])
+    half = weights(train(changed(settings, tmp_path / "half", optimiser__interpolation=0.5)))
+    for name, value in before.items():
+        torch.testing.assert_close(half[name], (value + trained[name]) / 2, atol=1e-6, rtol=0)
+
+
+def test_a_refit_moves_memory_and_heads_alone(settings: TrainConfig, base: Path, finished: Path, tmp_path: Path) -> None:
+    before = {f"encoder.{name}": value for name, value in load_file(base / "model.safetensors").items()}
+    run = train(changed(settings, tmp_path / "run", optimiser__interpolation=0.0, optimiser__refit_epochs=1.0))
+    refitted = weights(run)
+    assert all(torch.equal(refitted[name], value) for name, value in before.items())
+    assert not torch.equal(refitted["heads.weight"], weights(finished)["heads.weight"])
+    assert steps_of(run) == [*range(1, 9)] * 2
+
+
+def test_a_warm_start_goes_on_from_a_finished_run(settings: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    recipe = changed(settings, tmp_path / "run", model__start=str(finished), optimiser__encoder_lr=0.0, optimiser__head_lr=0.0)
+    run = train(recipe)
+    assert json.loads((run / RUN).read_text(encoding="utf-8"))["start"] == finished.name
+    before, after = weights(finished), weights(run)
+    trained = [name for name in before if not name.startswith(("calibration_", "known_", "positive_"))]
+    assert all(torch.equal(before[name], after[name]) for name in trained)
+
+
+def test_a_warm_start_that_does_not_fit_is_an_early_error(settings: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.start: .*found no .*expected a finished training run"):
+        train(changed(settings, tmp_path / "a", model__start=str(tmp_path / "nowhere")))
+    with pytest.raises(ConfigError, match=r"model\.start: .*found weights of other shapes"):
+        train(changed(settings, tmp_path / "b", model__start=str(finished), model__memory_size=8))
+    with pytest.raises(ConfigError, match=r"model\.start: .*found the labels"):
+        train(replace(changed(settings, tmp_path / "c", model__start=str(finished)), labels=tuple(reversed(settings.labels))))
+
+
+def test_the_encoder_rests_while_the_heads_begin(settings: TrainConfig, base: Path, tmp_path: Path) -> None:
+    before = {f"encoder.{name}": value for name, value in load_file(base / "model.safetensors").items()}
+    run = weights(train(changed(settings, tmp_path / "run", optimiser__head_epochs=1.0)))
+    assert all(torch.equal(run[name], value) for name, value in before.items())
+
+
+def test_frozen_parts_stay_as_pretrained(settings: TrainConfig, base: Path, tmp_path: Path) -> None:
+    before = {f"encoder.{name}": value for name, value in load_file(base / "model.safetensors").items()}
+    run = weights(train(changed(settings, tmp_path / "run", model__freeze_layers=1, model__freeze_embeddings=True)))
+    kept = {name for name in before if torch.equal(run[name], before[name])}
+    assert kept == {name for name in before if ".embeddings." in name or ".layer.0." in name}
+
+
+def test_each_layer_has_its_learning_rate(settings: TrainConfig, base: Path) -> None:
+    from lastresort_training.model import build_model
+
+    model = build_model(str(base), len(settings.labels), 16, 0.1)
+    recipe = replace(settings, optimiser=replace(settings.optimiser, encoder_lr=1.0, layer_decay=0.5, head_lr=3.0))
+    groups = parameter_groups(model, recipe)
+    assert [group["lr"] for group in groups] == [3.0, 0.5, 1.0, 0.25]
+    held = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_the_tiny_base_has_the_same_weights_each_time(base: Path, tmp_path: Path) -> None:
+    assert same(load_file(make_base(tmp_path / "base") / "model.safetensors"), load_file(base / "model.safetensors"))
+
+
+def test_two_processes_train_together(base: Path, tmp_path: Path) -> None:
+    """`accelerate launch`, on two CPU processes. (`--multi_gpu` is accelerate's word for it; with `--cpu` it starts one process whatever the number.)"""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    overrides = [f"model.base={base}", "model.memory_size=16", f"data.train=[{SAMPLE}]", f"data.validation=[{SAMPLE}]", f"run.output={tmp_path / 'run'}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [*command, "-m", "lastresort", "train", str(ROOT / "configs" / "train" / "smoke.yaml"), *overrides],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^run: ", done.stdout, re.MULTILINE)
+    record = json.loads((tmp_path / "run" / RUN).read_text(encoding="utf-8"))
+    assert record["processes"] == 2
+    model, _, _ = load_run(tmp_path / "run")
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    known = len(np.load(tmp_path / "run" / "validation.npz")["targets"])
+    assert known > 100
+
+
+def test_the_settings_helper_changes_single_keys(base: Path, tmp_path: Path) -> None:
+    assert tiny_settings(base, tmp_path, optimiser__epochs=3.0).optimiser.epochs == 3.0
