@@ -47,7 +47,7 @@ def quality_table(rows: list[Mapping[str, Any]], tag: str) -> str:
         row = found[label, tag]
         others = [number(found[label, name]["average_precision"]) if (label, name) in found else "–" for name in scorers[1:]]
         measures = [number(row[key]) for key in ("average_precision", "f1", "recall_at_1_fpr", "ece")]
-        body.append([f"`{label}`", str(row["n"]), percent(row["prevalence"]), *measures, *others])
+        body.append([f"`{label.replace('|', ' or ')}`", str(row["n"]), percent(row["prevalence"]), *measures, *others])
     return table(header, body)
 
 
@@ -66,7 +66,7 @@ def by_source_table(rows: list[Mapping[str, Any]], tag: str) -> str:
     for row in rows:
         if row["scorer"] == tag and row["source"] != "all" and row["positives"]:
             measures = [number(row["average_precision"]), number(row["macro_f1"]), percent(row["flagged"])]
-            body.append([f"`{row['label']}`", row["source"], str(row["n"]), str(row["positives"]), *measures])
+            body.append([f"`{row['label'].replace('|', ' or ')}`", row["source"], str(row["n"]), str(row["positives"]), *measures])
     return table(["label", "source", "turns", "positives", "AP", "macro-F1", "flagged"], body)
 
 
