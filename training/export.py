@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -28,7 +27,7 @@ from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue
 
 from .model import ServingGraph
-from .train import RUN, load_run
+from .train import load_run
 
 PRECISIONS = ("fp32", "int8", "int8-weights")
 OPSET = 20
@@ -261,8 +260,3 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
     manifest = replace(manifest, files=files)
     write_manifest(folder, manifest)
     return manifest
-
-
-def read_run_record(run: Path) -> dict[str, Any]:
-    """`run.json` of a finished run."""
-    return dict(json.loads((run / RUN).read_text(encoding="utf-8")))

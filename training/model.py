@@ -76,12 +76,16 @@ class TurnModel(nn.Module):
         self.register_buffer("calibration_bias", torch.zeros(label_count))
         self.encoder_frozen = False
 
-    def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Mean-pooled, normalised turn embeddings (N, H) with the speaker added."""
+    def pool(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Mean over the tokens of each window, (N, H) in fp32."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        pooled = (hidden * mask).sum(1) / mask.sum(1)
-        turn: Tensor = self.norm(pooled.float()) + self.role(token_type_ids[:, 0])
+        pooled: Tensor = (hidden * mask).sum(1) / mask.sum(1)
+        return pooled.float()
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Mean-pooled, normalised turn embeddings (N, H) with the speaker added."""
+        turn: Tensor = self.norm(self.pool(input_ids, attention_mask, token_type_ids)) + self.role(token_type_ids[:, 0])
         return turn
 
     def forward(self, buckets: Sequence[dict[str, Tensor]], window_turn: Tensor, window_role: Tensor, labels: Tensor | None = None) -> TurnOutput:
@@ -91,11 +95,7 @@ class TurnModel(nn.Module):
         parts = []
         for bucket in buckets:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-                hidden = self.encoder(
-                    input_ids=bucket["input_ids"], attention_mask=bucket["attention_mask"], token_type_ids=bucket["token_type_ids"]
-                ).last_hidden_state
-                mask = bucket["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-                parts.append(((hidden * mask).sum(1) / mask.sum(1)).float())
+                parts.append(self.pool(bucket["input_ids"], bucket["attention_mask"], bucket["token_type_ids"]))
         positions = torch.cat([bucket["position"] for bucket in buckets])
         pooled = torch.zeros(dialogues * windows, width, device=positions.device).index_copy(0, positions, torch.cat(parts))
         inputs = self.norm(pooled) + self.role(window_role.reshape(-1))
