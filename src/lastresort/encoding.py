@@ -21,8 +21,9 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\uffa0\ufe00-\ufe0f\ufeff\U000e0000-\U000e007f]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_URL = re.compile(r"(?:https?://|(?<!\w)www\.(?=[a-z0-9]))[!-~]+", re.IGNORECASE)
-_HANDLE = re.compile(r"(?<![\w.])@[A-Za-z0-9_]{2,}")
+_MARKS = "[\u0300-\u036f]*"  # swallowed with what they stand on: behind a mask they would compose with its last letter
+_URL = re.compile(r"(?:https?://|(?<!\w)www\.(?=[a-z0-9]))[!-~]+" + _MARKS, re.IGNORECASE)
+_HANDLE = re.compile(r"(?<![\w.])@[A-Za-z0-9_]{2,}" + _MARKS)
 _LONG = re.compile(r"(\S{100})(?=\S)")  # WordPiece reads a longer word as one [UNK]
 _SPACE = re.compile(r"\s+")
 
