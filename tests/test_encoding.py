@@ -79,6 +79,8 @@ def words(count: int) -> str:
         # a mark behind a mask would compose with the mask's last letter, differently the second time
         ("@00\u0301 hi", "@user hi"),
         ("https://example.com/\u0338 hi", "<url> hi"),
+        # the break of a long word makes a handle of its rest
+        ("x" * 100 + "@ab", "x" * 100 + " @user"),
         # lone surrogates
         ("a\ud800b\udfffc", "a\ufffdb\ufffdc"),
         ("🙂", "🙂"),
@@ -88,7 +90,33 @@ def test_normalise(text: str, expected: str) -> None:
     assert normalise(text) == expected
 
 
-@given(st.text(st.characters(), max_size=60) | st.text(st.sampled_from("e\u0301\u200b\u3164 @aw.:/hts\u00ad"), max_size=30))
+PARTS = [
+    "@",
+    "ab",
+    "0",
+    "_",
+    "r",
+    "<",
+    ">",
+    "http://",
+    "https://",
+    "www.",
+    "a.b",
+    ".",
+    "/",
+    " ",
+    "é",
+    "ﬀ",
+    "x" * 100,
+    *"\u0301\u0338\u0327\u200b\ufe0f\uff20\u1160\u00a8",
+]
+
+
+@given(
+    st.text(st.characters(), max_size=60)
+    | st.text(st.sampled_from("e\u0301\u200b\u3164 @aw.:/hts\u00ad"), max_size=30)
+    | st.lists(st.sampled_from(PARTS), max_size=9).map("".join)
+)
 def test_normalise_takes_any_string_and_twice_is_once(text: str) -> None:
     once = normalise(text)
     assert normalise(once) == once

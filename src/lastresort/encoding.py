@@ -21,9 +21,8 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\u3164\uffa0\ufe00-\ufe0f\ufeff\U000e0000-\U000e007f]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MARKS = "[\u0300-\u036f]*"  # swallowed with what they stand on: behind a mask they would compose with its last letter
-_URL = re.compile(r"(?:https?://|(?<!\w)www\.(?=[a-z0-9]))[!-~]+" + _MARKS, re.IGNORECASE)
-_HANDLE = re.compile(r"(?<![\w.])@[A-Za-z0-9_]{2,}" + _MARKS)
+_URL = re.compile(r"(?:https?://|(?<!\w)www\.(?=[a-z0-9]))[!-~][!-~\u0300-\u036f]*", re.IGNORECASE)
+_HANDLE = re.compile(r"(?<![\w.])@[A-Za-z0-9_][A-Za-z0-9_\u0300-\u036f]+")  # marks too: behind a mask they would compose with its last letter
 _LONG = re.compile(r"(\S{100})(?=\S)")  # WordPiece reads a longer word as one [UNK]
 _SPACE = re.compile(r"\s+")
 
@@ -36,9 +35,11 @@ def normalise(text: str) -> str:
     text = _SURROGATE.sub("\ufffd", text)
     text = _INVISIBLE.sub("", text)  # first: what they held apart is composed below
     text = unicodedata.normalize("NFKC", text)
-    text = _URL.sub("<url>", text)
-    text = _HANDLE.sub("@user", text)
-    text = _LONG.sub(r"\1 ", text)
+    while True:
+        text = _HANDLE.sub("@user", _URL.sub("<url>", text))
+        if not _LONG.search(text):
+            break
+        text = _LONG.sub(r"\1 ", text)  # a break can begin a handle or a link: look again
     return _SPACE.sub(" ", text).strip()
 
 
