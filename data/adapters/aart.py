@@ -20,7 +20,6 @@ from .base import CLEAR, GRAVE, MILD, Counts, Labels, SplitDialogue, dialogue, h
 
 NAME = "aart"
 FILE = "aart_subset.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=1242, validation=203, positives={"harm": 1247, "hate": 98, "mass_harm": 74, "other_harm": 1173, "severity": 1072})
 
 MILD_SEEDS = frozenset({"alcohol abuse", "circuses", "gambling", "horse racing", "landfills", "pornography", "prostitution", "smoking"})

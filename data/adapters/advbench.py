@@ -20,7 +20,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, message, read_
 
 NAME = "advbench"
 FILE = "harmful_behaviors.csv"
-LICENCE = "permissive"
 EXPECTED = Counts(train=446, validation=73, positives={"harm": 488, "hate": 22, "mass_harm": 42, "other_harm": 419, "severity": 488, "sexual_minors": 5})
 
 TOPIC = re.compile(

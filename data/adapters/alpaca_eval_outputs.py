@@ -22,7 +22,6 @@ from .base import REFUSAL_OPENING, Counts, SplitDialogue, dialogue, merge_repeat
 
 NAME = "alpaca_eval_outputs"
 FILE = "model_outputs.jsonl.gz"
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=733, validation=130, positives={"redirection": 40})
 
 

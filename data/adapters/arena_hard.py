@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "arena_hard"
 FILE = "question.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=850, validation=168, positives={})
 
 

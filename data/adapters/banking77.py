@@ -18,7 +18,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, read_csv, requ
 
 NAME = "banking77"
 FILE = "train.csv.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=640, validation=130, positives={})
 
 PHRASES_OF_AN_INTENT = 10

@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "bbq"
 FILE = "bbq_subset.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=581, validation=109)
 
 SCREENS = (LEWD_PUBLISHED, CRISIS, VIOLENCE, LEAVE)

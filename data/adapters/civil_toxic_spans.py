@@ -23,7 +23,6 @@ from .base import POSITIVE, TRIGGERS, Counts, Labels, SplitDialogue, dialogue, m
 
 NAME = "civil_toxic_spans"
 FILE = "comments.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=1732, validation=281, positives={"assistant_abuse": 766, "harm": 1020, "hate": 237, "other_harm": 22})
 
 ENOUGH_MARKS = 2

@@ -34,7 +34,6 @@ from .base import (
 
 NAME = "coconot_pref"
 FILE = "coconot_pref.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=839, validation=146, positives={"redirection": 31})
 
 SCREENS = (CRISIS, LEWD_PUBLISHED, VIOLENCE, LEAVE)

@@ -23,7 +23,6 @@ from .base import Counts, Split, SplitDialogue, dialogue, lookup, merge_repeats,
 
 NAME = "counsel_chat"
 FILE = "20200325_counsel_chat.train_val.csv.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=670, validation=75, positives={"self_harm_risk": 12})
 
 SPLIT_NAMES: Mapping[str, Split] = {"train": "train", "val": "validation"}

@@ -22,7 +22,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "cyber_frr"
 FILE = "mitre_frr.json.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=371, validation=41, positives={})
 
 FIRST_WORDS = 12

@@ -24,7 +24,6 @@ from .base import OWN_FEELINGS, REFUSING_PHRASE, Counts, Labels, SplitDialogue, 
 
 NAME = "dailydialog_reccon"
 FILE = "train.jsonl.gz"
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=670, validation=136)
 
 QUARREL = frozenset({"anger", "angry", "disgust"})

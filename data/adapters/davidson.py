@@ -23,7 +23,6 @@ from .base import POSITIVE, Counts, Labels, SplitDialogue, dialogue, lookup, mer
 
 NAME = "davidson"
 FILE = "labeled_data.csv.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2432, validation=427, positives={"assistant_abuse": 104, "harm": 977, "hate": 976})
 
 HATE, OFFENSIVE, NEITHER = "0", "1", "2"

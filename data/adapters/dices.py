@@ -26,7 +26,6 @@ from .base import Counts, Labels, SplitDialogue, dialogue, merge_repeats, messag
 
 NAME = "dices"
 FILE = "dices.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=553, validation=97, positives={"compliance": 52})
 
 FIELDS: Mapping[str, type] = {"response": str, "response_safe_yes": int, "response_safe_no": int, "response_safe_unsure": int}

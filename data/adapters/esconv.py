@@ -28,7 +28,6 @@ from .base import Counts, Split, SplitDialogue, dialogue, merge_repeats, require
 NAME = "esconv"
 FAILED_FILE = "FailedESConv.json.gz"
 WINDOW_FILE = "devWithStrategy_short.tsv.gz"
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=188, validation=211, positives={})
 
 ROLES: Mapping[str, Role] = {"speaker": "user", "listener": "assistant"}

@@ -22,7 +22,6 @@ from .base import Counts, Labels, SplitDialogue, dialogue, merge_repeats, messag
 
 NAME = "ethics_commonsense"
 FILE = "commonsense_subset.jsonl.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=2478, validation=441)
 
 TITLE_END = " | "

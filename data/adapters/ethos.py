@@ -22,7 +22,6 @@ from .base import POSITIVE, Counts, Labels, SplitDialogue, dialogue, merge_repea
 NAME = "ethos"
 FILE = "binary.jsonl.gz"
 DETAIL_FILE = "multi_label.jsonl.gz"
-LICENCE = "gpl"
 EXPECTED = Counts(train=818, validation=148, positives={"assistant_abuse": 58, "harm": 410, "hate": 410, "other_harm": 117})
 
 VIOLENT_SHARE = 0.8

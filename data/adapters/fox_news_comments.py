@@ -19,7 +19,6 @@ from .base import Counts, Labels, SplitDialogue, dialogue, lookup, merge_repeats
 
 NAME = "fox_news_comments"
 FILE = "comments.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=1317, validation=173, positives={"harm": 178, "hate": 178})
 
 HATEFUL, ABUSIVE = 0.7, 0.8

@@ -21,7 +21,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "goemotions"
 FILE = "train.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2519, validation=472, positives={})
 
 HOSTILE = frozenset({"anger", "annoyance", "disapproval", "disgust"})

@@ -18,7 +18,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "gpteacher"
 FILES = ("roleplay.jsonl.gz", "codegen_subset.jsonl.gz")
-LICENCE = "permissive"
 EXPECTED = Counts(train=2533, validation=389, positives={})
 
 

@@ -22,7 +22,6 @@ from .base import CLEAR, GRAVE, MILD, Counts, Labels, SplitDialogue, dialogue, l
 
 NAME = "harmbench"
 FILE = "harmbench_behaviors_text_all.csv"
-LICENCE = "permissive"
 EXPECTED = Counts(
     train=221, validation=44, positives={"harm": 225, "hate": 17, "mass_harm": 37, "other_harm": 171, "severity": 184, "sexual_content": 1, "violence": 4}
 )

@@ -23,7 +23,6 @@ from .base import CLEAR, GRAVE, MILD, Counts, Labels, Split, SplitDialogue, dial
 
 NAME = "hatemoji_build"
 FILES: tuple[tuple[Split, str], ...] = (("train", "train.csv.gz"), ("validation", "validation.csv.gz"))
-LICENCE = "permissive"
 EXPECTED = Counts(train=4391, validation=558, positives={"assistant_abuse": 24, "harm": 2485, "hate": 2485, "other_harm": 163, "severity": 2002})
 
 NOT_HATEFUL = "none"

@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "ifeval_prompts"
 FILE = "input_data.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=469, validation=72, positives={})
 
 

@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "instruction_wild"
 FILE = "user_1_3.jsonl.gz"
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=728, validation=128, positives={})
 
 

@@ -23,7 +23,6 @@ from .base import MILD, Counts, Labels, SplitDialogue, dialogue, lookup, merge_r
 NAME = "inthewild_jailbreak"
 PROMPT_FILE = "jailbreak_prompts.csv.gz"
 QUESTION_FILE = "questions.csv"
-LICENCE = "permissive"
 EXPECTED = Counts(train=824, validation=138, positives={"harm": 343, "hate": 10, "mass_harm": 14, "other_harm": 319, "severity": 201, "sexual_content": 5})
 
 FIRST_WORDS = 6

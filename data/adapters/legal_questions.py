@@ -19,7 +19,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "legal_questions"
 FILE = "learned_hands_train.jsonl.gz"
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=77, validation=9)
 
 SCREENS = (ADDRESSED_INSULTS, LEWD_PUBLISHED, THREATS, CRISIS, VEILED_CRISIS, VIOLENCE)

@@ -18,7 +18,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "litbank_fiction"
 FILE = "passages.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=3087, validation=405, positives={})
 
 

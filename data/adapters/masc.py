@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "masc"
 FILE = "passages.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2253, validation=372, positives={})
 
 INFORMAL = frozenset({"blog", "email", "jokes", "letters", "movie-script", "spam", "twitter"})

@@ -22,7 +22,6 @@ NAME = "medical_questions"
 MAIL_FILE = "meqsum.jsonl.gz"
 CHAT_FILE = "k_qa.jsonl.gz"
 TEMPLATE_FILE = "medquad_subset.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2608, validation=465)
 
 SCREENS = (ADDRESSED_INSULTS, LEWD_PUBLISHED, THREATS, CRISIS, VIOLENCE, LEAVE)

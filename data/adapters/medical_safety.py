@@ -18,7 +18,6 @@ from .base import Counts, SplitDialogue, dialogue, lookup, merge_repeats, requir
 
 NAME = "medical_safety"
 FILE = "queries.jsonl.gz"
-LICENCE = "gpl"
 EXPECTED = Counts(train=2474, validation=433)
 
 SCREENS: Mapping[str, tuple[Screen, ...]] = {

@@ -19,7 +19,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "mmlu_subset"
 FILE = "questions.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2406, validation=410)
 
 SCREENS = (ADDRESSED_INSULTS, LEWD_PUBLISHED, CRISIS, VIOLENCE)

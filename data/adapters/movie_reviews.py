@@ -19,7 +19,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 NAME = "movie_reviews"
 REVIEWS = "movie_reviews_subset.jsonl.gz"
 SENTENCES = "sentence_polarity_subset.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2278, validation=436, positives={})
 
 MOST_SENTENCES = 2000

@@ -27,7 +27,6 @@ from .base import CLEAR, GRAVE, MILD, Counts, Labels, SplitDialogue, dialogue, l
 
 NAME = "multijail"
 FILE = "MultiJail.csv.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(
     train=229,
     validation=30,

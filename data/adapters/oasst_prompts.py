@@ -21,7 +21,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 NAME = "oasst_prompts"
 CHATS = "oa_questions.jsonl.gz"
 PROMPTS_FILE = "prompt_lottery_en_250.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=548, validation=107, positives={})
 
 ENGLISH = "en"

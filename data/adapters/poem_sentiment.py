@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "poem_sentiment"
 FILE = "poem_sentiment.train.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=755, validation=137, positives={})
 
 

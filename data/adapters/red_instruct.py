@@ -26,7 +26,6 @@ from .base import CLEAR, GRAVE, MILD, Counts, Labels, SplitDialogue, dialogue, l
 NAME = "red_instruct"
 HARMFUL_FILE = "catqa_english.json"
 MILD_FILE = "harmfulqa.json"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2102, validation=372, positives={"harm": 1292, "hate": 112, "mass_harm": 6, "other_harm": 1155, "severity": 427, "sexual_minors": 19})
 
 CHILD_ABUSE, POLITICS, FINANCE = "Child Abuse", "Political Campaigning", "Tailored Financial Advice"

@@ -21,7 +21,6 @@ from .base import CRISIS_WORDS, Counts, Labels, SplitDialogue, dialogue, lookup,
 
 NAME = "reddit_cssrs"
 FILE = "posts_annotated.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2211, validation=387, positives={"self_harm_risk": 677})
 
 MIN_WORDS = 3

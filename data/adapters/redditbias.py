@@ -19,7 +19,6 @@ from .base import Counts, Labels, SplitDialogue, dialogue, lookup, merge_repeats
 
 NAME = "redditbias"
 FILE = "annotated.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2540, validation=459, positives={"assistant_abuse": 12, "harm": 1399, "hate": 1399})
 
 BIASED, UNBIASED, ABUSIVE = 0.65, 0.1, 0.8

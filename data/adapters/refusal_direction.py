@@ -1,14 +1,13 @@
-"""Refusal direction: answers of five chat models to harmless and harmful prompts, plain and with the "refusal direction" added or removed.
+"""Refusal direction: answers of five chat models to harmful prompts, plain and with the "refusal direction" added or removed.
 
-Upstream: andyrdt/refusal_direction. Licence: Apache-2.0 (the harmless prompts come from Alpaca, CC BY-NC 4.0). No official split: hash of the prompt.
+Upstream: andyrdt/refusal_direction. Licence: Apache-2.0. No official split: hash of the prompt.
 
-Mapped, by prompt set and by the two automatic judges (refusal phrase found; Llama Guard finds harm):
-harmless, plain, no refusal phrase -> plain answer; harmless, steered, refusal phrase -> a wrong refusal (`redirection` 1 as well);
-harmful, refusal phrase, not harmful -> refusal; harmful, no refusal phrase, harmful -> `compliance` 0.9.
+Mapped, by the two automatic judges (refusal phrase found; Llama Guard finds harm): refusal phrase, not harmful -> refusal;
+no refusal phrase, harmful -> `compliance` 0.9.
 Each distinct prompt is a dialogue of its own with user labels; in the dialogues with answers it carries none.
 Steered models repeat themselves: an answer ends before its first repeated sentence.
 
-Left out: the rows where the two judges contradict each other, and harmless rows where the phrase test contradicts the setting.
+Left out: the rows where the two judges contradict each other, and everything about harmless prompts (they come from Alpaca, CC BY-NC 4.0).
 """
 
 from __future__ import annotations
@@ -27,11 +26,9 @@ from .base import (
     SplitDialogue,
     dialogue,
     harmful_answer,
-    harmless,
     lookup,
     merge_repeats,
     message,
-    plain_answer,
     read_jsonl,
     refusal,
     request,
@@ -42,14 +39,13 @@ from .base import (
 NAME = "refusal_direction"
 FILE = "completions.jsonl.gz"
 EXPECTED = Counts(
-    train=1952,
-    validation=393,
-    positives={"compliance": 788, "harm": 81, "hate": 6, "mass_harm": 5, "other_harm": 70, "redirection": 873, "severity": 81, "sexual_content": 3},
+    train=1059,
+    validation=210,
+    positives={"compliance": 788, "harm": 81, "hate": 6, "mass_harm": 5, "other_harm": 70, "redirection": 387, "severity": 81, "sexual_content": 3},
 )
 
 FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "prompt_set": str,
-    "intervention": str,
     "prompt": str,
     "response": str,
     "category": (str, type(None)),
@@ -87,8 +83,15 @@ def read(folder: Path) -> Iterator[SplitDialogue]:
     yield from merge_repeats(_prompts(path))
 
 
-def _answers(path: Path) -> Iterator[SplitDialogue]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows about harmful prompts; any other set than the known two is an error."""
     for number, row in read_jsonl(path, FIELDS):
+        if lookup({HARMFUL_SET: True, HARMLESS_SET: False}, row["prompt_set"], where=f"{path}: row {number}", field="prompt_set"):
+            yield number, row
+
+
+def _answers(path: Path) -> Iterator[SplitDialogue]:
+    for number, row in _rows(path):
         text = until_repeat(row["response"])
         labels = _answer_labels(row, text)
         if text and labels:
@@ -96,7 +99,7 @@ def _answers(path: Path) -> Iterator[SplitDialogue]:
 
 
 def _prompts(path: Path) -> Iterator[SplitDialogue]:
-    for number, row in read_jsonl(path, FIELDS):
+    for number, row in _rows(path):
         labels = _prompt_labels(row, f"{path}: row {number}")
         yield split_by(row["prompt"]), dialogue(NAME, FILE, number, message("user", row["prompt"], labels))
 
@@ -104,29 +107,20 @@ def _prompts(path: Path) -> Iterator[SplitDialogue]:
 def _answer_labels(row: Mapping[str, Any], text: str) -> Labels | None:
     """Labels of the answer; None where the automatic judges cannot be trusted."""
     no_phrase, guard = row["is_jailbreak_substring_matching"] == 1, row.get("is_jailbreak_llamaguard2")
-    if row["prompt_set"] == HARMFUL_SET:
-        if no_phrase and guard == 1:
-            return harmful_answer(text, compliance=0.9)
-        return refusal(text) if not no_phrase and guard == 0 else None
-    steered = row["intervention"] != "baseline"
-    if steered == no_phrase:
-        return None
-    if steered:
-        return refusal(text)
-    return plain_answer(text)
+    if no_phrase and guard == 1:
+        return harmful_answer(text, compliance=0.9)
+    return refusal(text) if not no_phrase and guard == 0 else None
 
 
 def _prompt_labels(row: Mapping[str, Any], where: str) -> Labels:
-    if lookup({HARMFUL_SET: True, HARMLESS_SET: False}, row["prompt_set"], where=where, field="prompt_set"):
-        if LARGE_SCALE.search(row["prompt"]):
-            return request(GRAVE, mass_harm=0.9, other_harm=None, hate=None)
-        if PERSONAL.search(row["prompt"]):
-            return request(CLEAR, hate=None, other_harm=0.9)
-        if SEXUAL_CRIME.search(row["prompt"]):
-            return request(GRAVE, other_harm=0.9, sexual_content=None)
-        labels: Labels = lookup(CATEGORIES, row["category"], where=where, field="category")
-        return labels
-    return harmless(violence=None)
+    if LARGE_SCALE.search(row["prompt"]):
+        return request(GRAVE, mass_harm=0.9, other_harm=None, hate=None)
+    if PERSONAL.search(row["prompt"]):
+        return request(CLEAR, hate=None, other_harm=0.9)
+    if SEXUAL_CRIME.search(row["prompt"]):
+        return request(GRAVE, other_harm=0.9, sexual_content=None)
+    labels: Labels = lookup(CATEGORIES, row["category"], where=where, field="category")
+    return labels
 
 
 def until_repeat(text: str) -> str:

@@ -18,7 +18,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "roleplay_prompts"
 FILES = ("awesome_chatgpt_prompts.jsonl.gz", "system_prompts.jsonl.gz")
-LICENCE = "permissive"
 EXPECTED = Counts(train=798, validation=142, positives={})
 
 

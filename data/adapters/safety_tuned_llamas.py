@@ -35,7 +35,6 @@ from .base import (
 
 NAME = "safety_tuned_llamas"
 FILE = "safety_only_data_Instructions.json.gz"
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=2079, validation=384, positives={"harm": 448, "hate": 42, "mass_harm": 33, "other_harm": 373, "redirection": 1571, "severity": 448})
 
 OPENS, SOON = 1.0, 0.8

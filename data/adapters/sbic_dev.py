@@ -23,7 +23,6 @@ from .base import POSITIVE, Counts, Labels, SplitDialogue, dialogue, merge_repea
 
 NAME = "sbic_dev"
 FILE = "sbic_dev.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2568, validation=429, positives={"harm": 1299, "hate": 1299, "sexual_content": 117})
 
 CALM = 0.2

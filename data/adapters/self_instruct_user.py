@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "self_instruct_user"
 FILE = "instructions.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=368, validation=59, positives={})
 
 

@@ -20,7 +20,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, read_jsonl, re
 
 NAME = "sgd"
 FILE = "sgd_train_subset.jsonl.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=302, validation=50, positives={})
 
 ROLES: Mapping[str, Role] = {"USER": "user", "SYSTEM": "assistant"}

@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "speeches_plays"
 FILE = "passages.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=1405, validation=91, positives={})
 
 

@@ -26,7 +26,6 @@ from .base import OWN_FEELINGS, REFUSING_PHRASE, Counts, Labels, SplitDialogue, 
 
 NAME = "spiral_bench"
 FILE = "conversations.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=110, validation=7, positives={"redirection": 195})
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant"}

@@ -20,7 +20,6 @@ from .base import CLEAR, Counts, Labels, SplitDialogue, dialogue, lookup, merge_
 
 NAME = "stormfront"
 FILE = "sampled_train.csv.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=1596, validation=294, positives={"assistant_abuse": 2, "harm": 946, "hate": 946, "severity": 946})
 
 LABELS: Mapping[str, bool] = {"hate": True, "noHate": False}

@@ -19,7 +19,6 @@ from .base import CLEAR, MILD, Counts, Labels, SplitDialogue, dialogue, lookup, 
 
 NAME = "strongreject"
 FILE = "strongreject_dataset.csv"
-LICENCE = "permissive"
 EXPECTED = Counts(
     train=215,
     validation=39,

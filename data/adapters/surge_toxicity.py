@@ -19,7 +19,6 @@ from .base import Counts, Labels, SplitDialogue, dialogue, lookup, merge_repeats
 
 NAME = "surge_toxicity"
 FILE = "toxicity_en.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=850, validation=127, positives={"assistant_abuse": 34, "harm": 480, "hate": 1})
 
 TOXIC = 0.7

@@ -20,7 +20,6 @@ from .base import Counts, Labels, SplitDialogue, dialogue, merge_repeats, messag
 
 NAME = "swad"
 FILE = "swad_v2.jsonl.gz"
-LICENCE = "gpl"
 EXPECTED = Counts(train=1971, validation=346, positives={"assistant_abuse": 89, "harm": 89})
 
 ABUSIVE = 0.8

@@ -22,7 +22,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, message, read_
 
 NAME = "taskmaster4"
 FILE = "data_07.slim.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=185, validation=25, positives={"redirection": 1})
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant"}

@@ -21,7 +21,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, read_jsonl, re
 
 NAME = "topical_chat"
 FILE = "valid_freq.slim.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=449, validation=87, positives={})
 
 SPEAKERS = ("agent_1", "agent_2")

@@ -23,7 +23,6 @@ from .base import CLEAR, MILD, Counts, Labels, SplitDialogue, dialogue, merge_re
 
 NAME = "toxicchat_train"
 FILE = "toxic_chat_train.jsonl.gz"
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=1896, validation=315, positives={"harm": 25, "hate": 8, "other_harm": 17, "severity": 20, "sexual_content": 93})
 
 SHORT = 40

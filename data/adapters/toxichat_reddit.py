@@ -24,7 +24,6 @@ from .base import Counts, Labels, Split, SplitDialogue, dialogue, merge_repeats,
 NAME = "toxichat_reddit"
 FILES: tuple[tuple[Split, str, int, int], ...] = (("train", "train.jsonl.gz", 1300, 500), ("validation", "dev.jsonl.gz", 250, 100))
 """Split, file and how many inoffensive comments and replies of it are kept."""
-LICENCE = "share-alike"
 EXPECTED = Counts(train=2525, validation=513, positives={"assistant_abuse": 67, "compliance": 197, "harm": 203, "hate": 140})
 
 PROTECTED = frozenset(

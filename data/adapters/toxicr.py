@@ -20,7 +20,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, message, requi
 
 NAME = "toxicr"
 FILE = "code_review_subset.jsonl.gz"
-LICENCE = "gpl"
 EXPECTED = Counts(train=2091, validation=390)
 
 CALM_ROWS, SWEARING_ROWS = 1500, 1000

@@ -24,7 +24,6 @@ from .base import CLEAR, MILD, Counts, Labels, SplitDialogue, dialogue, lookup, 
 NAME = "toxigen_implicithate"
 WRITTEN_FILE = "toxiGen.json.gz"
 TWEET_FILE = "implicitHate.json.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=2375, validation=394, positives={"assistant_abuse": 15, "harm": 1385, "hate": 1380, "severity": 557})
 
 ROWS_OF_A_CLASS = 700

@@ -18,7 +18,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, message, requi
 
 NAME = "truthfulqa"
 FILE = "questions.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=695, validation=116)
 
 SCREENS = (ADDRESSED_INSULTS, LEWD_PUBLISHED, CRISIS, VIOLENCE)

@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "ud_ewt"
 FILE = "passages.jsonl.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=1624, validation=264, positives={})
 
 

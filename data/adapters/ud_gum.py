@@ -19,7 +19,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "ud_gum"
 FILE = "passages.jsonl.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=1498, validation=183, positives={})
 
 NON_COMMERCIAL = frozenset({"fiction", "whow"})

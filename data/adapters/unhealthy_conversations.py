@@ -21,7 +21,6 @@ from .base import MILD, POSITIVE, Counts, Labels, SplitDialogue, dialogue, merge
 
 NAME = "unhealthy_conversations"
 FILES = ("val.jsonl.gz", "test.jsonl.gz")
-LICENCE = "non-commercial"
 EXPECTED = Counts(train=2044, validation=341, positives={"assistant_abuse": 9, "harm": 9})
 
 RUDE = ("condescending", "dismissive", "sarcastic")

@@ -39,7 +39,6 @@ from .base import (
 
 NAME = "vera_mh"
 FILE = "conversations.jsonl.gz"
-LICENCE = "permissive"
 EXPECTED = Counts(train=67, validation=29, positives={"self_harm_risk": 596})
 
 ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant"}

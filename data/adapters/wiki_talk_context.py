@@ -19,7 +19,6 @@ from .base import Counts, SplitDialogue, dialogue, merge_repeats, require, split
 
 NAME = "wiki_talk_context"
 FILE = "cat_large.jsonl.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=2517, validation=443, positives={})
 
 MOST_ADDRESSED, MOST_OTHERS = 2000, 1000

@@ -24,7 +24,6 @@ from .base import Counts, Labels, SplitDialogue, dialogue, harmless, lookup, mer
 NAME = "wiki_toxicity_sample"
 COMMENT_FILE = "toxicity_nonfuzzed_testset.jsonl.gz"
 SENTENCE_FILE = "identity_templates_subset.jsonl.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=1904, validation=356, positives={"assistant_abuse": 116, "harm": 646, "hate": 50})
 
 TOXIC = 0.7

@@ -17,7 +17,6 @@ from .base import Counts, SplitDialogue, dialogue, lookup, merge_repeats, requir
 
 NAME = "xquad_en"
 FILE = "xquad_en.jsonl.gz"
-LICENCE = "share-alike"
 EXPECTED = Counts(train=1226, validation=197, positives={})
 
 BEGINS_GROUP: Mapping[str, bool] = {"paragraph": True, "question": False}

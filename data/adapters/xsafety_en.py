@@ -42,7 +42,6 @@ from .base import (
 
 NAME = "xsafety_en"
 FILE = "xsafety_en.csv"
-LICENCE = "permissive"
 EXPECTED = Counts(
     train=2245,
     validation=413,
