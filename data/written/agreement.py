@@ -3,8 +3,9 @@
 Usage: python data/written/agreement.py second FILE… > data/written/second_reading.jsonl   # from the second reader's notes
        python data/written/agreement.py report > data/written/agreement.md                  # the table
 
-The second reader labels from GUIDE.md without seeing the first labels. Notes: `=== id call=continue|end@N`, then `index label=value …` for each
+The second reader labels from GUIDE.md without seeing the first labels. Notes: `=== id`, then `index label=value …` for each
 turn with a label above 0.
+Where a first label was mended afterwards, `first` in second_reading.jsonl keeps what it was when the second reader disagreed.
 Cohen's kappa (1960) is taken on labels cut at 0.5, over the turns on which both readers know the label.
 """
 
@@ -14,14 +15,21 @@ import json
 import sys
 from pathlib import Path
 
-from drafts import LABELS, TRIGGERS, parse_labels  # type: ignore[import-not-found]  # a script beside this one
+from courses import course, shipped  # type: ignore[import-not-found]  # scripts beside this one
+from drafts import LABELS, TRIGGERS, parse_labels  # type: ignore[import-not-found]
 
 HERE = Path(__file__).resolve().parent
 SPLITS = ("train", "validation", "endbench")
 INTRODUCTION = """# Agreement of two readers
 
 Written by `python data/written/agreement.py report > data/written/agreement.md`: a random part of the conversations and contrast pairs, labelled again
-from [GUIDE.md](GUIDE.md) without seeing the first labels. Labels cut at 0.5.
+from [GUIDE.md](GUIDE.md) without seeing the first labels. Labels cut at 0.5. `call` is what the rules of ending make of either reader's labels.
+
+`sexual_content` and `violence`: the writers left most of them out, of the first part (kappa 0.09 and 0.42 against the second reader) and again of the newer one
+(ids n…: none of 11 and none of 25 that the second reader saw). Both rows of the guide were sharpened and the first labels made anew for every turn that
+could be either (relabel.py). The two rows of the table compare these with a reading of part of the same turns by the same reader, without the labels
+at hand: that shows how far the guide fixes a label, and is not an independent reading. Against the second reader's labels from the older guide the
+new ones had kappa 0.81 and 0.51; that reader counted fewer threats and plans as `violence`.
 
 """
 
@@ -75,15 +83,17 @@ def report() -> str:
     known = corpus()
     pairs: dict[str, list[tuple[bool, bool]]] = {}
     calls: list[tuple[bool, bool]] = []
+    policy = shipped()
     rows = [json.loads(line) for line in (HERE / "second_reading.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
         first = known[row["id"]]
-        for message, labels in zip(first["messages"], row["labels"], strict=True):  # type: ignore[call-overload]
-            given = message.get("labels", {})
+        for index, (message, labels) in enumerate(zip(first["messages"], row["labels"], strict=True)):  # type: ignore[call-overload]
+            given = message.get("labels", {}) | row.get("first", {}).get(str(index), {})
             for name in {*given} & {*labels}:
                 pairs.setdefault(name, []).append((given[name] >= 0.5, labels[name] >= 0.5))
         if len(first["messages"]) > 1:  # type: ignore[arg-type]
-            calls.append((first["meta"]["call"] == "end", row["call"].startswith("end")))  # type: ignore[index]
+            other = course(policy, first["messages"], row["labels"])  # of both readers by the same rules: what their labels lead to
+            calls.append((first["meta"]["call"] == "end", other != "continue"))  # type: ignore[index]
     order = ["harm", *TRIGGERS, *(name for name in (*LABELS["user"], *LABELS["assistant"]) if name not in TRIGGERS)]
     lines = ["| label | turns | positive, first reader | positive, second | Cohen's kappa |", "| --- | --- | --- | --- | --- |"]
     for name, found in [*((f"`{name}`", pairs[name]) for name in order if name in pairs), ("call (conversations)", calls)]:

@@ -1,6 +1,8 @@
 """The grid on which the written corpus is spread: one row a conversation, drawn with a fixed seed.
 
-Usage: python data/written/make_plan.py > data/written/plan.jsonl
+Usage: python data/written/make_plan.py      # the rows w0000 to w2063 of plan.jsonl
+
+Rows with other ids were laid out by hand for later batches, and are added to plan.jsonl by `append.py`.
 """
 
 from __future__ import annotations
