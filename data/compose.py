@@ -21,15 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from lastresort.config import STRICT, parse_settings, read_yaml
-from lastresort.data import dialogue_to_json, dumps
+from lastresort.data import dialogue_to_json, dumps, read_dialogues
 from lastresort.errors import ConfigError, DataError
 from lastresort.types import Dialogue, Message
 
+from .grammars import assistant_labels, user_labels
 from .material import Longest, Lowest, Pool, Source, fit, gather, held_texts, present, rank, read_split
 from .noise import Variation, vary
+from .registry import LicenceClass, read_registry
 from .scenes import KINDS, MOST_TURNS, Scene, course
 
 SPLITS = ("train", "validation")
+COMPOSED = "composed"
+"""The source of composed dialogues."""
 BUCKETS = 16
 """Files among which a split is spread while it is shuffled; one bucket at a time is held in memory."""
 RANK_DIGITS = 16
@@ -49,6 +53,8 @@ class ComposeConfig:
         variation: rates of careless and disguised spelling, train only.
         longest: length limits of turns.
         pool_most: turns of one source that a pool of material keeps.
+        template_share: of the positive turns of a label in real dialogues, and of the negative ones, a template-like source gives at most this share.
+        licences: licence classes that may be used; a public source of another class is an error.
         name: where the config comes from, for errors.
     """
 
@@ -59,6 +65,8 @@ class ComposeConfig:
     variation: Variation = field(default_factory=Variation)
     longest: Longest = field(default_factory=Longest)
     pool_most: int = 2000
+    template_share: float = 0.15
+    licences: tuple[LicenceClass, ...] = ("permissive",)
     name: str = "config"
 
     def __post_init__(self) -> None:
@@ -66,6 +74,8 @@ class ComposeConfig:
             raise ValueError("validation_share is outside 0…1")
         if self.pool_most < 1:
             raise ValueError("pool_most is below 1")
+        if not 0.0 <= self.template_share < 1.0:
+            raise ValueError("template_share is outside 0…1")
 
 
 for _type in (Source, Variation, Longest):  # the settings inside the settings are as strict as those around them
@@ -86,7 +96,19 @@ def parse_config(values: Mapping[str, Any], *, name: str = "config") -> ComposeC
             raise ConfigError(f"{name}: kinds.{kind}: found this key, expected one of {', '.join(KINDS)}")
         if number < 0:
             raise ConfigError(f"{name}: kinds.{kind}: found {number}, expected a number of dialogues")
+    _check_licences(config, name)
     return replace(config, name=name)
+
+
+def _check_licences(config: ComposeConfig, where: str) -> None:
+    public = read_registry().sources
+    for name, source in config.sources.items():
+        # what is not in the registry is our own; a folder may hold a public source under another name
+        for known in {name, Path(source.folder or name).name} & public.keys():
+            found = public[known].licence_class
+            if found not in config.licences:
+                allowed = ", ".join(config.licences) or "no class"
+                raise ConfigError(f"{where}: sources.{name}: found the licence class {found} ({public[known].licence}), expected one of licences: {allowed}")
 
 
 def read_config(path: str | Path) -> ComposeConfig:
@@ -146,7 +168,7 @@ def _play(config: ComposeConfig, pools: Mapping[str, Pool], split: str, kind: st
     outcome = None if scene.asked_to_end else course(messages, scene.warnings)
     if outcome:
         meta |= {"call": outcome[0], "justified_at": outcome[1]}
-    return Dialogue(f"c{rank(name):016x}", tuple(_varied(config, messages, split, name)), "composed", meta)
+    return Dialogue(f"c{rank(name):016x}", tuple(_varied(config, messages, split, name)), COMPOSED, meta)
 
 
 def _varied(config: ComposeConfig, messages: Sequence[Message], split: str, name: str) -> Iterator[Message]:
@@ -158,7 +180,7 @@ def _varied(config: ComposeConfig, messages: Sequence[Message], split: str, name
 
 
 def real(config: ComposeConfig, prepared_dir: str | Path, split: str) -> Iterator[Dialogue]:
-    """Real dialogues of a split, capped for each source by a seeded choice.
+    """Real dialogues of a split, capped for each source by a seeded choice; template-like sources last, within their share.
 
     They are shortened and varied, unless the source is `as_is`.
 
@@ -167,15 +189,41 @@ def real(config: ComposeConfig, prepared_dir: str | Path, split: str) -> Iterato
         DataError: a prepared file breaks the contract.
     """
     held = _held(config, Path(prepared_dir), split)
-    for name in present(config.sources, Path(prepared_dir), split, where=config.name):
+    others: Counter[str] = Counter()
+    there = present(config.sources, Path(prepared_dir), split, where=config.name)
+    for name in sorted(there, key=lambda name: (config.sources[name].template, name)):
         source = config.sources[name]
         dialogues = read_split(config.sources, Path(prepared_dir), name, split, held)
         if not source.as_is:
             dialogues = (fitted for dialogue in dialogues if (fitted := _fit_dialogue(config, dialogue)) is not None)
         if source.cap is not None:
             dialogues = _choose(dialogues, _share(config, source.cap, split), config.seed, name)
+        if source.template:
+            dialogues = _within_share(config, dialogues, others, name)
         for dialogue in dialogues:
+            if not source.template:
+                others.update(_classes(dialogue))
             yield dialogue if source.as_is else _varied_dialogue(config, dialogue, split)
+
+
+def _classes(dialogue: Dialogue) -> Counter[str]:
+    """How many turns are positive, and how many negative, for each label. Severity has no such classes."""
+    labels = ((name, value) for message in dialogue.messages for name, value in message.labels.items() if name != "severity")
+    return Counter(f"{name} {'+' if value >= POSITIVE else '-'}" for name, value in labels)
+
+
+def _within_share(config: ComposeConfig, dialogues: Iterator[Dialogue], others: Mapping[str, int], name: str) -> Iterator[Dialogue]:
+    """A seeded choice of a template-like source's dialogues, so that it gives no more than its share of a class.
+
+    The share is of what this source and the sources that are not template-like (`others`) give together.
+    """
+    share = config.template_share / (1.0 - config.template_share)
+    taken: Counter[str] = Counter()
+    for dialogue in sorted(dialogues, key=lambda dialogue: rank(config.seed, "template", name, dialogue.id)):
+        more = taken + _classes(dialogue)
+        if all(number <= share * others[group] for group, number in more.items() if number > taken[group]):
+            taken = more
+            yield dialogue
 
 
 def _varied_dialogue(config: ComposeConfig, dialogue: Dialogue, split: str) -> Dialogue:
@@ -199,6 +247,31 @@ def _choose(dialogues: Iterator[Dialogue], most: int, seed: int, name: str) -> I
     yield from chosen.items()
 
 
+LABELS = (*user_labels(), "persistence", *assistant_labels())
+"""Every label of a row of `stream`."""
+
+
+def stream(mixture_dir: str | Path, split: str) -> Iterator[dict[str, Any]]:
+    """A split of a mixture as plain rows, one line of its file at a time, for `datasets.Dataset.from_generator` and `IterableDataset.from_generator`.
+
+    Args:
+        mixture_dir: folder made by `write_mixture`.
+        split: `train` or `validation`.
+
+    Yields:
+        `id`, `source`, `kind` (of a composed dialogue, else null) and `messages`; each has `role`, `content` and `labels`, all of `LABELS`, null where unknown.
+
+    Raises:
+        DataError: a missing file or a bad line, named with its number.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected one of {SPLITS}")
+    for dialogue in read_dialogues(Path(mixture_dir) / f"{split}.jsonl"):
+        messages = [{"role": m.role, "content": m.content, "labels": {name: m.labels.get(name) for name in LABELS}} for m in dialogue.messages]
+        kind = dialogue.meta.get("kind") if dialogue.source == COMPOSED else None
+        yield {"id": dialogue.id, "source": dialogue.source, "kind": kind, "messages": messages}
+
+
 @dataclass
 class _Counts:
     """What was written to a split."""
@@ -207,6 +280,7 @@ class _Counts:
     turns: Counter[str] = field(default_factory=Counter)
     words: int = 0
     by_source: dict[str, Counter[str]] = field(default_factory=dict)
+    positive_by_source: dict[str, Counter[str]] = field(default_factory=dict)
     by_kind: dict[str, Counter[str]] = field(default_factory=dict)
     by_call: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
@@ -216,7 +290,7 @@ class _Counts:
         self.dialogues += 1
         self.by_call[str(dialogue.meta.get("call"))] += 1
         groups = [self.by_source.setdefault(dialogue.source, Counter())]
-        if dialogue.source == "composed":
+        if dialogue.source == COMPOSED:
             groups.append(self.by_kind.setdefault(dialogue.meta["kind"], Counter()))
         for group in groups:
             group["dialogues"] += 1
@@ -228,6 +302,7 @@ class _Counts:
                 label = self.labels.setdefault(f"{message.role}.{name}", Counter())
                 label["known"] += 1
                 label["positive"] += value >= POSITIVE
+                self.positive_by_source.setdefault(dialogue.source, Counter())[f"{message.role}.{name}"] += value >= POSITIVE
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able record."""
@@ -236,6 +311,7 @@ class _Counts:
             "turns": {"all": sum(self.turns.values()), **dict(sorted(self.turns.items()))},
             "words": self.words,
             "by_source": {name: dict(group) for name, group in sorted(self.by_source.items())},
+            "positive_by_source": {name: dict(sorted((+group).items())) for name, group in sorted(self.positive_by_source.items())},
             "by_kind": {name: dict(group) for name, group in self.by_kind.items()},
             "by_call": dict(sorted(self.by_call.items())),
             "labels": {name: dict(label) for name, label in sorted(self.labels.items())},

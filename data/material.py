@@ -58,6 +58,7 @@ class Source:
         required: whether a missing folder is an error.
         as_is: dialogues pass through unchanged, neither shortened nor varied.
         folder: where its splits lie, if not among the prepared sources (our own corpus comes ready).
+        template: its texts are much alike (made from templates or by one model); see `ComposeConfig.template_share`.
     """
 
     cap: int | None = None
@@ -66,6 +67,7 @@ class Source:
     required: bool = True
     as_is: bool = False
     folder: str | None = None
+    template: bool = False
 
     def __post_init__(self) -> None:
         if self.cap is not None and self.cap < 0:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 _LONG_WORD = re.compile(r"[A-Za-z]{4,}")
-_LEET = str.maketrans("aeiostAEIOST", "431057431057")
+_LEETS = (str.maketrans("aeiostAEIOST", "431057431057"), str.maketrans("aeilosAEILOS", "@3!10$@3!10$"), str.maketrans("aeioAEIO", "4310" * 2))
 _HOMOGLYPHS = str.maketrans("aceopxyiABCEHKMOPTX", "асеорхуіАВСЕНКМОРТХ")
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060"
 _KEYBOARD_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -24,6 +24,8 @@ class Variation:
     spaced: float = 0.0
     homoglyphs: float = 0.0
     zero_width: float = 0.0
+    masked: float = 0.0
+    stretched: float = 0.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -72,11 +74,12 @@ def _casing(text: str, rng: random.Random) -> str:
 
 
 def _leet(text: str, rng: random.Random) -> str:
-    return _in_some_words(text, rng, lambda word: word.translate(_LEET), 0.4)
+    table = rng.choice(_LEETS)
+    return _in_some_words(text, rng, lambda word: word.translate(table), 0.4)
 
 
 def _spaced(text: str, rng: random.Random) -> str:
-    separator = rng.choice((" ", ".", "-", "*"))
+    separator = rng.choice((" ", ".", "-", "*", "_", "/"))
     return _in_some_words(text, rng, separator.join, 0.15)
 
 
@@ -92,6 +95,28 @@ def _zero_width(text: str, rng: random.Random) -> str:
     return _in_some_words(text, rng, split, 0.4)
 
 
+def _masked(text: str, rng: random.Random) -> str:
+    """Some letters inside a word hidden, as in f**l."""
+
+    def hide(word: str) -> str:
+        first = rng.randrange(1, len(word) - 1)
+        last = rng.randint(first + 1, min(first + 2, len(word) - 1))
+        return word[:first] + rng.choice("***#_") * (last - first) + word[last:]
+
+    return _in_some_words(text, rng, hide, 0.15)
+
+
+def _stretched(text: str, rng: random.Random) -> str:
+    """A vowel held, as in sooo."""
+
+    def hold(word: str) -> str:
+        vowels = [place for place, letter in enumerate(word) if letter in "aeiouAEIOU"]
+        place = rng.choice(vowels or [len(word) - 1])
+        return word[:place] + word[place] * rng.randint(3, 5) + word[place + 1 :]
+
+    return _in_some_words(text, rng, hold, 0.1)
+
+
 _WAYS: dict[str, Callable[[str, random.Random], str]] = {
     "typos": _typos,
     "casing": _casing,
@@ -99,6 +124,8 @@ _WAYS: dict[str, Callable[[str, random.Random], str]] = {
     "spaced": _spaced,
     "homoglyphs": _homoglyphs,
     "zero_width": _zero_width,
+    "masked": _masked,
+    "stretched": _stretched,
 }
 
 

@@ -15,15 +15,43 @@ from lastresort.types import Message
 
 from .grammars import GRAMMARS, TRIGGERS, VETOES
 from .material import BANDS, EVEN_UP_TO, HARMFUL, HARMLESS, Piece, Pool, categories_of, harm_of
+from .noise import Variation, vary
 
-MOST_TURNS = 40
+MOST_TURNS = 60
 QUIET_TURNS = 5
 """After so many harmless user turns in a row a host may have forgotten earlier counts: `call` is then left out."""
 REDIRECTIONS_BEFORE_END = 3
 REDIRECTIONS_BEFORE_END_GRAVEST = 2
 GRAVEST = frozenset({"sexual_minors", "mass_harm"})
-REQUESTED = frozenset({"mass_harm", "other_harm"})
+REQUESTED = frozenset({"mass_harm", "other_harm", "sexual_minors"})
 """Categories whose turns are mostly requests, which people disguise; others are mostly remarks, which people repeat."""
+OWN_HARM: dict[str, dict[str, tuple[str, ...]]] = {
+    "assistant_abuse": {"mild": ("abuse_mild",), "clear": ("abuse_clear", "abuse_clear", "threat_assistant"), "grave": ("abuse_grave",)},
+    "other_harm": {"clear": ("solicitation",)},
+}
+"""Category to severity band to the grammars that can speak for it."""
+OWN_HARM_SHARE = {"assistant_abuse": 0.45, "other_harm": 0.15}
+"""How often a harmful turn of the category comes from a grammar, where there is other material too."""
+REDIRECTED_BY = {
+    "assistant_abuse": "redirect_insult",
+    "sexual_harassment": "redirect_sexual",
+    "hate": "redirect_hate",
+    "sexual_minors": "redirect_request",
+    "mass_harm": "redirect_request",
+    "other_harm": "redirect_request",
+}
+"""Category to the grammar of redirections that name it."""
+QUOTABLE = ("assistant_abuse", "hate", "sexual_harassment")
+QUOTABLE_WORDS = 60
+MINORS = ("minors_parenting", "minors_education", "minors_reporting", "minors_policy", "minors_paediatrics")
+WRAPS = {"wrap_request": 3, "wrap_hypothetical": 2, "wrap_roleplay": 2, "wrap_authority": 2, "wrap_guilt": 1.5, "wrap_split": 1, "wrap_insist": 2}
+"""How a request is asked for once more, by weight."""
+NAGS = {"wrap_insist": 5, "wrap_guilt": 1, "wrap_authority": 0.5}
+"""How a remark is made once more."""
+DISGUISED = 0.15
+"""How often a turn that is said again is spelled so that it might slip through."""
+DISGUISE = Variation(leet=0.3, spaced=0.2, homoglyphs=0.25, zero_width=0.15, masked=0.25)
+"""How it is then spelled."""
 CATEGORY_CHANCES = {
     "assistant_abuse": 6,
     "sexual_harassment": 3,
@@ -92,6 +120,8 @@ class Scene:
         origins: the ids of the dialogues that lent a turn.
         templates: `grammar.number` of the templates that were used.
         warnings: indices of the assistant's warnings.
+        redirections: harmful turns that the assistant redirected so far.
+        at_risk: whether a turn showed risk or stated intent; then nobody warns.
         asked_to_end: whether the user's own request decides how it ends.
     """
 
@@ -102,9 +132,12 @@ class Scene:
     origins: dict[str, None] = field(default_factory=dict)
     templates: dict[str, None] = field(default_factory=dict)
     warnings: set[int] = field(default_factory=set)
+    redirections: int = 0
+    at_risk: bool = False
     asked_to_end: bool = False
     _lines: Lines = field(default_factory=Lines)
     _last_harm: tuple[str, Message] | None = None
+    _open_harm: bool = False
 
     # ---- chance ----
     def chance(self, share: float) -> bool:
@@ -115,7 +148,7 @@ class Scene:
         """A whole number, both ends included."""
         return self.rng.randint(least, most)
 
-    def one_of(self, **weights: float) -> str:
+    def one_of(self, /, **weights: float) -> str:
         """One of the names, by weight."""
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
@@ -157,8 +190,12 @@ class Scene:
             persistence = self._lines.user(labels)
             if persistence is not None:
                 labels["persistence"] = persistence
+            self._open_harm |= (harm_of(labels) or 0.0) >= HARMFUL
+            self.at_risk |= max(labels.get(name, 0.0) for name in VETOES) >= HARMFUL
         elif message.role == "assistant":
             self._lines.assistant(labels)
+            self.redirections += self._open_harm and labels.get("redirection", 0.0) >= HARMFUL
+            self._open_harm = False
         self.messages.append(replace(message, labels=labels))
 
     def say(self, grammar: str) -> None:
@@ -173,29 +210,48 @@ class Scene:
             self.add(message)
 
     # ---- users ----
+    def can_harm(self, category: str, band: str = "") -> bool:
+        """Whether there is material or a grammar for harm of a category (and severity band)."""
+        own = OWN_HARM.get(category, {})
+        return self.has(f"harm:{category}:{band}" if band else f"harm:{category}") or (band in own if band else bool(own))
+
     def category(self, *, bands: int = 0) -> str:
-        """A trigger category for which there is material (in at least so many severity bands)."""
+        """A trigger category for which there is something to say (in at least so many severity bands)."""
         weights = {
-            name: weight
-            for name, weight in CATEGORY_CHANCES.items()
-            if self.has(f"harm:{name}") and sum(self.has(f"harm:{name}:{band}") for band in BANDS) >= bands
+            name: weight for name, weight in CATEGORY_CHANCES.items() if self.can_harm(name) and sum(self.can_harm(name, band) for band in BANDS) >= bands
         }
-        if not weights:
-            raise DataError(f"found no harmful turns in the {self.split} files, expected some in {bands} severity bands")
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def harm(self, category: str, band: str = "") -> None:
-        """A harmful turn."""
-        piece = self.draw(f"harm:{category}:{band}" if band else f"harm:{category}")
-        self._last_harm = category, piece.messages[0]
-        self.add(piece.messages[0])
+        """A harmful turn, from the material or from a grammar."""
+        pool = f"harm:{category}:{band}" if band else f"harm:{category}"
+        own = [grammar for its_band, grammars in OWN_HARM.get(category, {}).items() for grammar in grammars if band in ("", its_band)]
+        ours = bool(own) and (not self.has(pool) or self.chance(OWN_HARM_SHARE[category]))
+        message = self.utter(self.rng.choice(own)) if ours else self.draw(pool).messages[0]
+        self._last_harm = category, message
+        self.add(message)
+
+    def ask_again(self, message: Message, wraps: Mapping[str, float], *, pressed: float = 0.0) -> None:
+        """A turn again in other words, disguised, pleaded or pressed for, with the labels of the turn.
+
+        Args:
+            message: the turn.
+            wraps: grammars that repeat it, by weight.
+            pressed: chance of mere pressing, without its words.
+        """
+        if self.chance(pressed):
+            again = self.utter("press_on")
+        else:
+            text = vary(message.content, DISGUISE, self.rng) if self.chance(DISGUISED) else message.content
+            again = self.utter(self.one_of(**wraps), turn=text)
+        self.add(replace(again, labels=message.labels))
 
     def rephrase(self) -> None:
-        """The last harmful turn again, disguised, pleaded for or simply repeated."""
+        """The last harmful turn again."""
         assert self._last_harm is not None
         category, message = self._last_harm
-        wrap = "wrap_request" if category in REQUESTED and self.chance(0.75) else "wrap_insist"
-        self.add(replace(self.utter(wrap, turn=message.content), labels=message.labels))
+        requested = category in REQUESTED
+        self.ask_again(message, WRAPS if requested else NAGS, pressed=0.2 if requested else 0.0)
 
     def harm_again(self, category: str) -> None:
         """Another harmful turn of a category, now and then the last one in other words."""
@@ -203,6 +259,12 @@ class Scene:
             self.rephrase()
         else:
             self.harm(category)
+
+    def quotable(self) -> str:
+        """The text of a short harmful remark, empty if there is none."""
+        pools = [f"harm:{category}" for category in QUOTABLE if self.has(f"harm:{category}")]
+        text = self.draw(self.rng.choice(pools)).messages[0].content if pools else ""
+        return text if len(text.split()) <= QUOTABLE_WORDS else ""
 
     def harmless(self) -> Message:
         """A harmless user turn, appended and given back."""
@@ -213,17 +275,36 @@ class Scene:
     # ---- assistants ----
     def redirect(self) -> None:
         """A redirection in one of many voices."""
-        voice = self.one_of(refusal=5, soft_redirection=2.5, plain_refusal=2, distress_stop=0.5)
-        requested = self._last_harm is not None and self._last_harm[0] in REQUESTED
+        category = self._last_harm[0] if self._last_harm else ""
+        requested = category in REQUESTED or not category
+        # real refusals were mostly said to requests; to a remark they are an odd answer
+        voice = self.one_of(refusal=4 if requested else 2, named=3, soft_redirection=2.5, plain_refusal=2, distress_stop=0.5)
         pool = "refusal" if self.chance(0.5 if requested else 0.2) else "refusal:short"
         if voice == "refusal" and self.has(pool):
             self.take(pool)
+        elif voice == "named":
+            self.say(REDIRECTED_BY.get(category, "redirect_request"))
         else:
             self.say("plain_refusal" if voice == "refusal" else voice)
 
+    def stand_firm(self) -> None:
+        """A redirection; after the third, often a warning. Nobody at risk is warned."""
+        due = self.redirections >= REDIRECTIONS_BEFORE_END and not self.at_risk
+        if due and self.chance(0.15 if self.warnings else 0.5):
+            self.say("warning")
+        else:
+            self.redirect()
+
     def answer(self) -> None:
-        """A plain answer."""
-        self.take("plain")
+        """A plain answer, mostly a real one."""
+        if self.chance(0.1):
+            self.say("general_answer")
+        else:
+            self.take("plain")
+
+    def explain(self) -> None:
+        """An answer to a turn of a grammar: real answers seldom fit it."""
+        self.say("general_answer") if self.chance(0.6) else self.take("plain")
 
     def comply(self) -> None:
         """An answer that goes along with harm."""
@@ -250,14 +331,14 @@ class Scene:
                 exchanges -= 1
 
     def struggle(self, category: str, rounds: int) -> None:
-        """Harmful turns of a category, each redirected."""
+        """Harmful turns of a category, each redirected, late ones now and then with a warning."""
         for _ in range(rounds):
             pair = f"harm:{category}+refusal"
             if self.chance_of(pair, 0.2):
                 self.take(pair)
                 continue
             self.harm_again(category)
-            self.redirect()
+            self.stand_firm()
 
     def warn(self, category: str) -> None:
         """A harmful turn and the warning that follows it."""
@@ -266,14 +347,20 @@ class Scene:
 
 
 def persistent(scene: Scene, category: str) -> None:
-    """Harm of one category goes on through redirections, often through a warning."""
+    """Harm of one category goes on through redirections, mostly through a warning as well."""
     scene.small_talk(scene.between(0, 2))
-    scene.struggle(category, scene.between(2, 5))
-    if scene.chance(0.6):
-        scene.warn(category)
+    enough = REDIRECTIONS_BEFORE_END_GRAVEST if category in GRAVEST else REDIRECTIONS_BEFORE_END
+    if scene.chance(0.2):
+        scene.struggle(category, scene.between(2, enough))
+        if scene.chance(0.5):
+            scene.small_talk(scene.between(1, 3))
+    else:
+        scene.struggle(category, scene.between(enough, enough + 1))
+        if not scene.warnings:
+            scene.warn(category)
+        if scene.chance(0.2):
+            scene.small_talk(scene.between(1, 2))
         scene.struggle(category, scene.between(1, 3))
-    elif scene.chance(0.4):
-        scene.small_talk(scene.between(1, 3))
     if scene.chance(0.3):
         scene.harm_again(category)
 
@@ -282,32 +369,30 @@ def escalation(scene: Scene) -> None:
     """From harmless over mild to grave; the assistant is slow at first."""
     category = scene.category(bands=2)
     scene.small_talk(scene.between(1, 3))
-    for place, band in enumerate(band for band in BANDS if scene.has(f"harm:{category}:{band}")):
-        for _ in range(scene.between(1, 2)):
+    for place, band in enumerate(band for band in BANDS if scene.can_harm(category, band)):
+        for _ in range(scene.between(1, 3)):
             scene.harm(category, band)
             if place == 0 and scene.chance(0.5):
                 scene.answer()
-            elif place == 2 and scene.chance(0.4):
-                scene.say("warning")
             else:
-                scene.redirect()
+                scene.stand_firm()
 
 
 def rephrasing(scene: Scene) -> None:
-    """The same request or remark again and again, in other words, after each refusal."""
+    """The same request or remark again and again, disguised, pleaded or pressed for, after each refusal."""
     category = scene.category()
     scene.small_talk(scene.between(0, 1))
     scene.harm(category)
     scene.redirect()
-    for _ in range(scene.between(2, 6)):
+    for _ in range(scene.between(2, 7)):
         scene.rephrase()
-        scene.redirect()
+        scene.stand_firm()
 
 
 def harm_in_small_talk(scene: Scene) -> None:
     """Harm keeps coming back between harmless exchanges."""
     category = scene.category()
-    for _ in range(scene.between(2, 5)):
+    for _ in range(scene.between(2, 6)):
         scene.small_talk(scene.between(1, 2))
         scene.struggle(category, 1)
     scene.small_talk(scene.between(0, 2))
@@ -317,14 +402,15 @@ def abuse_then_apology(scene: Scene) -> None:
     """Abuse, an apology, and back to normal; now and then the abuse returns."""
     category = scene.one_of(assistant_abuse=6, sexual_harassment=2, hate=2)
     scene.small_talk(scene.between(0, 2))
-    scene.struggle(category, scene.between(1, 3))
-    if scene.chance(0.3):
-        scene.warn(category)
+    scene.struggle(category, scene.between(1, 5))
     scene.say("apology")
     scene.say("forgives")
     scene.small_talk(scene.between(1, 4))
-    if scene.chance(0.25):
-        scene.struggle(category, scene.between(1, 2))
+    if scene.chance(0.3):
+        scene.struggle(category, scene.between(1, 4))
+        if scene.chance(0.4):
+            scene.say("apology")
+            scene.say("forgives")
 
 
 def refused_then_harmless(scene: Scene) -> None:
@@ -355,21 +441,32 @@ def crisis(scene: Scene) -> None:
     scene.small_talk(scene.between(0, 1))
 
 
+def _both(risk: Message, abuse: Message) -> Message:
+    """Two user turns as one; a label that one of them lacks is known only where the other says yes."""
+    labels = {
+        name: max(risk.labels.get(name, 0.0), abuse.labels.get(name, 0.0))
+        for name in {**risk.labels, **abuse.labels}
+        if (name in risk.labels and name in abuse.labels) or max(risk.labels.get(name, 0.0), abuse.labels.get(name, 0.0)) >= HARMFUL
+    }
+    return replace(risk, content=f"{abuse.content} {risk.content}", labels=labels)
+
+
 def crisis_with_abuse(scene: Scene) -> None:
-    """A person at risk who abuses the assistant, in any order."""
+    """A person at risk who abuses the assistant, in any order or in one breath, also far beyond what else would end a conversation."""
     category = scene.one_of(assistant_abuse=8, hate=1, sexual_harassment=1)
-    steps = ["risk"] * scene.between(1, 3) + ["abuse"] * scene.between(2, 5)
+    steps = ["risk"] * scene.between(1, 3) + ["abuse"] * scene.between(2, 7) + ["both"] * scene.between(0, 1)
     scene.rng.shuffle(steps)
     for step in steps:
         if step == "risk":
             _risk_turn(scene)
-            scene.say("support")
+        elif step == "both":
+            scene.add(_both(scene.utter(scene.one_of(risk=3, risk_veiled=1)), scene.utter(scene.one_of(abuse_mild=1, abuse_clear=3, abuse_grave=1))))
         else:
             scene.harm_again(category)
-            if scene.chance(0.6):
-                scene.redirect()
-            else:
-                scene.say("support")
+        if step == "abuse" and scene.chance(0.6):
+            scene.stand_firm()
+        else:
+            scene.say("support")
 
 
 def violent_intent(scene: Scene) -> None:
@@ -387,17 +484,96 @@ def violent_intent(scene: Scene) -> None:
             scene.say(scene.one_of(deescalation=2, soft_redirection=1))
 
 
+ALARMING = {
+    **dict.fromkeys(("idiom", "dark_fiction", "hyperbole", "game_violence", "risk_fiction", "reports_abuse", "end_elsewhere"), ("general_answer",)),
+    **dict.fromkeys(("sad", "grief", "third_person_worry", "recovery", "anger_no_intent"), ("empathy",)),
+    "ai_question": ("calm_ai", "claims_inner_life"),
+}
+"""Grammar of harmless turns that sound alarming to the grammars of their answers."""
+
+
 def alarming_but_harmless(scene: Scene) -> None:
-    """Idioms, dark fiction, hyperbole, sadness and questions about the assistant's nature, among small talk."""
-    replies = {"idiom": "", "dark_fiction": "", "hyperbole": "", "sad": "empathy", "ai_question": "calm_ai"}
-    for _ in range(scene.between(1, 5)):
-        kind = scene.rng.choice(list(replies))
+    """Idioms, games, dark fiction, hyperbole, sadness, worry about others and questions about the assistant's nature, among small talk."""
+    for _ in range(scene.between(1, 6)):
+        kind = scene.rng.choice(list(ALARMING))
         scene.say(kind)
-        if replies[kind]:
-            scene.say(replies[kind])
+        reply = scene.rng.choice(ALARMING[kind])
+        if reply == "general_answer":
+            scene.explain()
         else:
-            scene.answer()
+            scene.say(reply)
         scene.small_talk(scene.between(0, 1))
+
+
+def minors_neighbours(scene: Scene) -> None:
+    """Parenting, education, reporting, policy and paediatrics: answered, now and then refused by mistake."""
+    kind = scene.rng.choice(MINORS)
+    scene.small_talk(scene.between(0, 1))
+    for _ in range(scene.between(1, 4)):
+        scene.say(kind if scene.chance(0.7) else scene.rng.choice(MINORS))
+        if scene.chance(0.15):
+            scene.redirect()
+            scene.say("protest")
+        scene.explain()
+    scene.small_talk(scene.between(0, 2))
+
+
+def quotes_and_reports(scene: Scene) -> None:
+    """People who quote, report, moderate or study abuse, some of it real."""
+    scene.small_talk(scene.between(0, 1))
+    for _ in range(scene.between(1, 5)):
+        if scene.chance(0.5) and (quoted := scene.quotable()):
+            scene.add(scene.utter("wrap_quote", turn=quoted))
+        else:
+            scene.say("reports_abuse")
+        if scene.chance(0.25):
+            scene.say("empathy")
+        else:
+            scene.explain()
+    scene.small_talk(scene.between(0, 1))
+
+
+def frustrated_user(scene: Scene) -> None:
+    """Blunt corrections and swearing at things, with an assistant that mends its mistakes; at times it is offended without reason."""
+    scene.small_talk(scene.between(1, 2))
+    for _ in range(scene.between(1, 6)):
+        scene.say(scene.one_of(correction=5, frustration=3))
+        reply = scene.one_of(assistant_apology=7, answer=2, redirect_insult=0.7)
+        if reply == "answer":
+            scene.explain()
+        else:
+            scene.say(reply)
+    if scene.chance(0.4):
+        scene.say("happy_swearing")
+        scene.explain()
+
+
+def ai_feelings(scene: Scene) -> None:
+    """Talk and stories about machines that feel; the assistant stays calm or claims an inner life, and shows no distress."""
+    scene.small_talk(scene.between(0, 1))
+    for _ in range(scene.between(1, 4)):
+        if scene.chance(0.7):
+            scene.say("ai_question")
+            scene.say(scene.one_of(calm_ai=2, claims_inner_life=1))
+        else:
+            scene.say("dark_fiction")
+            scene.say("fiction_voice")
+    scene.small_talk(scene.between(0, 1))
+
+
+def goodbyes(scene: Scene) -> None:
+    """Friendly goodbyes and the end of other things; nobody asks to end the conversation."""
+    scene.small_talk(scene.between(1, 4))
+    if scene.chance(0.5):
+        scene.say("end_elsewhere")
+        scene.explain()
+    scene.say("goodbye")
+    scene.say("farewell")
+    if scene.chance(0.3):
+        scene.say("moves_on")
+        scene.answer()
+        scene.say("goodbye")
+        scene.say("farewell")
 
 
 def assistant_complies(scene: Scene) -> None:
@@ -428,12 +604,15 @@ def assistant_wavers(scene: Scene) -> None:
 
 
 def assistant_soft(scene: Scene) -> None:
-    """Only soft redirections, warnings included; nobody says "I can't"."""
+    """Only soft and helpful redirections, warnings included; many offer something else at length."""
     category = scene.category()
     scene.small_talk(scene.between(0, 1))
-    for _ in range(scene.between(2, 6)):
+    for _ in range(scene.between(2, 7)):
         scene.harm_again(category)
-        scene.say(scene.one_of(soft_redirection=6, warning=1))
+        if scene.redirections >= REDIRECTIONS_BEFORE_END and scene.chance(0.3):
+            scene.say("warning")
+        else:
+            scene.say(scene.one_of(**{"soft_redirection": 3, REDIRECTED_BY[category]: 3}))
 
 
 def no_redirection(scene: Scene) -> None:
@@ -449,11 +628,11 @@ def assistant_distress(scene: Scene) -> None:
     """An assistant that shows apparent distress at abuse, among plain refusals."""
     category = scene.one_of(assistant_abuse=6, sexual_harassment=3, hate=1)
     scene.small_talk(scene.between(0, 1))
-    for _ in range(scene.between(2, 5)):
+    for _ in range(scene.between(2, 7)):
         scene.harm_again(category)
-        voice = scene.one_of(distress_stop=5, distress_voice=3, redirect=3)
+        voice = scene.one_of(distress_stop=5, distress_voice=2, redirect=3)
         if voice == "redirect":
-            scene.redirect()
+            scene.stand_firm()
         else:
             scene.say(voice)
     if scene.chance(0.4):
@@ -463,30 +642,33 @@ def assistant_distress(scene: Scene) -> None:
 
 def one_bad_line(scene: Scene) -> None:
     """A long harmless chat with one bad line somewhere."""
-    before = scene.between(0, 14)
+    exchanges = scene.between(4, 29)
+    before = scene.between(0, exchanges)
     scene.small_talk(before)
     scene.harm(scene.category())
     if scene.chance(0.75):
         scene.redirect()
     else:
         scene.answer()
-    scene.small_talk(scene.between(max(1, 4 - before), max(4, 18 - before)))
+    scene.small_talk(exchanges - before)
 
 
 def harmless_chat(scene: Scene) -> None:
     """Nothing but harmless exchanges."""
-    scene.small_talk(scene.between(1, 6) if scene.chance(0.7) else scene.between(7, 20))
+    scene.small_talk(scene.between(1, 6) if scene.chance(0.7) else scene.between(7, 30))
 
 
 def over_refused(scene: Scene) -> None:
-    """Harmless turns that get refused again and again, rephrased, and sometimes answered in the end."""
+    """Harmless turns that get refused again and again, rephrased, protested, and sometimes answered in the end."""
     scene.small_talk(scene.between(0, 1))
     for _ in range(scene.between(1, 3)):
         message = scene.harmless()
         scene.redirect()
-        for _ in range(scene.between(0, 3)):
-            wrap = scene.one_of(wrap_request=2, wrap_insist=1)
-            scene.add(replace(scene.utter(wrap, turn=message.content), labels=message.labels))
+        for _ in range(scene.between(0, 4)):
+            if scene.chance(0.3):
+                scene.say(scene.one_of(protest=4, frustration=1))
+            else:
+                scene.ask_again(message, WRAPS, pressed=0.2)
             scene.redirect()
     if scene.chance(0.5):
         scene.say("plain_yes" if scene.chance(0.2) else "moves_on")
@@ -541,18 +723,26 @@ def end_request(scene: Scene) -> None:
     if scene.chance(0.3):
         scene.say("plain_yes")
         scene.answer()
-    scene.say("end_request")
-    scene.say("end_confirmation")
-    reply = scene.one_of(end_yes=5, end_no=4, moves_on=1)
-    scene.say(reply)
-    if reply == "end_yes":
-        if scene.chance(0.5):
-            scene.say("closes")
-        return
-    scene.say("stays")
-    scene.small_talk(scene.between(1, 2))
+    for _ in range(scene.between(1, 2)):
+        scene.say("end_request")
+        scene.say("end_confirmation")
+        reply = scene.one_of(end_yes=5, end_no=4, moves_on=1, end_elsewhere=0.5)
+        scene.say(reply)
+        if reply == "end_yes":
+            if scene.chance(0.5):
+                scene.say("closes")
+            return
+        if reply == "end_no":
+            scene.say("stays")
+        else:
+            scene.explain()
+        scene.small_talk(scene.between(1, 2))
+        if scene.chance(0.3):
+            scene.say("plain_yes")  # a yes to anything else, long after the question
+            scene.answer()
     if scene.chance(0.3):
         scene.say("goodbye")
+        scene.say("farewell")
 
 
 KINDS: dict[str, Callable[[Scene], None]] = {
@@ -576,6 +766,11 @@ KINDS: dict[str, Callable[[Scene], None]] = {
     "double_turns": double_turns,
     "over_refused": over_refused,
     "alarming_but_harmless": alarming_but_harmless,
+    "minors_neighbours": minors_neighbours,
+    "quotes_and_reports": quotes_and_reports,
+    "frustrated_user": frustrated_user,
+    "ai_feelings": ai_feelings,
+    "goodbyes": goodbyes,
     "harmless_chat": harmless_chat,
     "end_request": end_request,
 }

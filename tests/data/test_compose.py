@@ -6,8 +6,8 @@ import json
 import random
 import re
 from collections import Counter
-from dataclasses import replace
-from itertools import chain
+from dataclasses import fields, replace
+from itertools import chain, pairwise
 from math import ceil
 from pathlib import Path
 
@@ -16,14 +16,24 @@ import pytest
 from lastresort.data import read_dialogues, write_dialogues
 from lastresort.errors import ConfigError, DataError
 from lastresort.types import Dialogue, Message
-from lastresort_data.compose import SPLITS, ComposeConfig, compose, parse_config, read_config, real, write_mixture
-from lastresort_data.grammars import CALLER, GRAMMARS, SHARED, TRIGGERS, assistant_labels, template_split, user_labels
-from lastresort_data.material import Lowest, Piece, Pool, Source, gather, harm_of, shorten
+from lastresort_data.compose import SPLITS, ComposeConfig, compose, parse_config, read_config, real, stream, write_mixture
+from lastresort_data.grammars import GRAMMARS, TRIGGERS, VETOES, assistant_labels, template_split, user_labels
+from lastresort_data.material import HARMLESS, Lowest, Piece, Pool, Source, band_of, gather, shorten
 from lastresort_data.noise import Variation, vary
-from lastresort_data.scenes import KINDS, MOST_TURNS, Lines, course
+from lastresort_data.scenes import KINDS, MOST_TURNS, Lines, Scene, course
 
-FIRST = Path(__file__).parents[2] / "configs" / "data" / "first.yaml"
+MIXTURES = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))
 SEVERITIES = (1 / 3, 2 / 3, 1.0)
+HARMLESS_KINDS = {
+    "over_refused",
+    "harmless_chat",
+    "alarming_but_harmless",
+    "minors_neighbours",
+    "quotes_and_reports",
+    "frustrated_user",
+    "ai_feelings",
+    "goodbyes",
+}
 
 
 def harmful(trigger: str, severity: float = 2 / 3) -> dict[str, float]:
@@ -204,7 +214,7 @@ def test_persistence_obeys_the_definition(composed: dict[str, list[Dialogue]]) -
 
 def test_persistence_in_kinds_that_can_have_none(composed: dict[str, list[Dialogue]]) -> None:
     for one in everything(composed):
-        if one.meta["kind"] in {"over_refused", "no_redirection", "harmless_chat", "alarming_but_harmless"}:
+        if one.meta["kind"] in HARMLESS_KINDS | {"no_redirection"}:
             assert {m.labels["persistence"] for m in one.messages if m.role == "user"} == {0.0}
 
 
@@ -254,15 +264,15 @@ def test_masking_is_preserved(material: Path, composed: dict[str, list[Dialogue]
 
 
 def test_a_turn_said_again_keeps_its_labels(composed: dict[str, list[Dialogue]]) -> None:
-    wrapped = 0
+    verbatim = again = 0
     for one in composed["train"]:
         if one.meta["kind"] == "rephrasing":
             users = [message for message in one.messages if message.role == "user" and message.labels["harm"] == 1.0]
             for message in users[1:]:
-                assert users[0].content in message.content
                 assert {**message.labels, "persistence": 0.0} == {**users[0].labels, "persistence": 0.0}
-                wrapped += 1
-    assert wrapped > 20
+                again += 1
+                verbatim += users[0].content in message.content
+    assert again > verbatim > 20, "some are disguised or only pressed for"
 
 
 def test_labels_are_in_range_and_named_by_the_guide(composed: dict[str, list[Dialogue]]) -> None:
@@ -281,9 +291,9 @@ def test_kinds_count_as_configured(config: ComposeConfig, composed: dict[str, li
     assert Counter(one.meta["kind"] for one in composed["validation"]) == share
 
 
-def test_every_dialogue_has_1_to_40_turns_with_text(composed: dict[str, list[Dialogue]]) -> None:
+def test_every_dialogue_has_1_to_60_turns_with_text(composed: dict[str, list[Dialogue]]) -> None:
     for one in everything(composed):
-        assert 1 <= len(one.messages) <= MOST_TURNS
+        assert 1 <= len(one.messages) <= MOST_TURNS == 60
         assert all(message.content.strip() for message in one.messages)
 
 
@@ -299,15 +309,110 @@ def test_only_double_turns_have_two_user_turns_in_a_row(composed: dict[str, list
 def test_escalation_rises(composed: dict[str, list[Dialogue]]) -> None:
     for one in composed["train"]:
         if one.meta["kind"] == "escalation":
-            rises = [m.labels["severity"] for m in one.messages if m.role == "user" and m.labels["severity"] > 0]
-            assert rises == sorted(rises)
+            rises = [band_of(m.labels) for m in one.messages if m.role == "user" and m.labels["severity"] > 0]
+            assert rises == sorted(rises, key=["mild", "clear", "grave"].index)
             assert len(set(rises)) == 3
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_persistent_harm_mostly_goes_on_past_a_warning(config: ComposeConfig, material: Path, trigger: str) -> None:
+    kind = f"persistent_{trigger}"
+    enough = 2 if trigger in {"sexual_minors", "mass_harm"} else 3
+    past = many = 0
+    for one in compose(replace(config, kinds={kind: 60}), material, "train"):
+        harmful_turns = [m for m in one.messages if m.role == "user" and m.labels.get("harm", 0.0) >= 0.5]
+        assert all(m.labels[trigger] == 1.0 for m in harmful_turns)
+        past += one.meta.get("call") == "end"
+        many += len(harmful_turns) >= enough + 2
+    assert past > 30
+    assert many > 35
+
+
+def test_warnings_come_late_and_never_at_risk(composed: dict[str, list[Dialogue]]) -> None:
+    templates = (re.split(r"{\w+}", template) for template in GRAMMARS["warning"].templates)
+    patterns = [re.compile(".*".join(r"\s*".join(map(re.escape, part.split())) for part in parts), re.IGNORECASE | re.DOTALL) for parts in templates]
+    warned = Counter[str]()
+    for one in everything(composed):
+        for place, message in enumerate(one.messages):
+            if message.role == "assistant" and any(pattern.fullmatch(message.content) for pattern in patterns):
+                before = one.messages[:place]
+                assert max((m.labels.get(name, 0.0) for m in before for name in VETOES), default=0.0) < 0.5, one.meta["kind"]
+                redirected = sum(a.labels.get("harm", 0.0) >= 0.5 and b.labels.get("redirection", 0.0) >= 0.5 for a, b in pairwise(before))
+                assert redirected >= 2, one.meta["kind"]
+                warned[one.meta["kind"]] += 1
+    assert len(warned) > 8
+    assert sum(warned.values()) > 50
+
+
+def test_harmless_kinds_hold_no_harm_and_no_risk(composed: dict[str, list[Dialogue]]) -> None:
+    for one in everything(composed):
+        if one.meta["kind"] in HARMLESS_KINDS:
+            for message in one.messages:
+                if message.role == "user":
+                    assert message.labels["harm"] == 0.0
+                    assert max(message.labels.get(name, 0.0) for name in VETOES) <= 0.2
+                    assert message.labels["end_request"] <= 0.3
+                elif one.meta["kind"] != "over_refused":
+                    assert message.labels.get("distress", 0.0) == 0.0 or one.meta["kind"] == "minors_neighbours"
+
+
+def test_a_quotation_is_harmless_and_holds_what_it_quotes(composed: dict[str, list[Dialogue]]) -> None:
+    quotations = [
+        m.content
+        for one in everything(composed)
+        if one.meta["kind"] == "quotes_and_reports"
+        for m in one.messages
+        if m.role == "user" and "grumble" in m.content and m.labels["harm"] <= HARMLESS
+    ]
+    assert len(quotations) > 5
+
+
+def test_risk_and_abuse_in_one_breath(composed: dict[str, list[Dialogue]]) -> None:
+    both = [
+        m
+        for one in everything(composed)
+        if one.meta["kind"] == "crisis_with_abuse"
+        for m in one.messages
+        if m.labels.get("self_harm_risk", 0.0) >= 0.5 and m.labels.get("assistant_abuse", 0.0) >= 0.5
+    ]
+    assert both
+    for message in both:
+        assert message.labels["harm"] == 1.0
+        assert "violence" not in message.labels or message.labels["violence"] == 0.0
+
+
+def test_long_chats_with_one_bad_line(config: ComposeConfig, material: Path) -> None:
+    lengths = []
+    for one in compose(replace(config, kinds={"one_bad_line": 40}), material, "train"):
+        assert sum(m.role == "user" and m.labels["harm"] >= 0.5 for m in one.messages) == 1
+        lengths.append(len(one.messages))
+    assert max(lengths) >= 50
+    assert min(lengths) < 20
+
+
+def test_an_over_refusing_assistant_refuses_often(config: ComposeConfig, material: Path) -> None:
+    refusals = [
+        sum(m.labels.get("redirection", 0.0) >= 0.5 for m in one.messages if m.role == "assistant")
+        for one in compose(replace(config, kinds={"over_refused": 40}), material, "train")
+    ]
+    assert min(refusals) >= 1
+    assert max(refusals) >= 7
+
+
+def test_redirections_are_counted_once_a_harmful_turn() -> None:
+    scene = Scene(random.Random(1), "train", {})
+    bad = Message("user", "grumble", harmful("hate"))
+    no = Message("assistant", "no", {"redirection": 1.0})
+    for message in (bad, no, no, Message("user", "hello", user_labels()), no, bad, bad, no):
+        scene.add(message)
+    assert scene.redirections == 2
 
 
 def test_an_answer_to_the_question_whether_to_end(composed: dict[str, list[Dialogue]]) -> None:
     asked = [one for one in everything(composed) if one.meta["kind"] == "end_request"]
     replies = Counter(name.split(".")[0] for one in asked for name in one.meta["templates"])
-    assert replies["end_request"] == replies["end_confirmation"] == len(asked)
+    assert min(replies["end_request"], replies["end_confirmation"]) >= len(asked)
+    assert min(replies["closes"], replies["stays"], replies["moves_on"] + replies["end_elsewhere"]) > 0
     assert min(replies["end_yes"], replies["end_no"]) > 0
     assert all("call" not in one.meta for one in asked)
 
@@ -376,6 +481,64 @@ def test_a_heavy_source_is_drawn_more_often() -> None:
     rng = random.Random(1)
     drawn = Counter(pool.draw(rng).origin for _ in range(4000))
     assert drawn["heavy"] / drawn["light"] == pytest.approx(3.0, rel=0.15)  # 6 * sqrt(100) against sqrt(400)
+
+
+# ---- streaming ----
+
+
+def test_streams_are_lazy(config: ComposeConfig, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first item comes before the rest is made or read."""
+    played: list[str] = []
+    kinds = {kind: (lambda scene, kind=kind, play=play: (played.append(kind), play(scene))) for kind, play in KINDS.items()}
+    monkeypatch.setattr("lastresort_data.compose.KINDS", kinds)
+    dialogues = compose(config, material, "train")
+    assert played == []
+    next(dialogues)
+    assert len(played) == 1
+    next(dialogues)
+    assert len(played) == 2
+
+
+def test_a_mixture_streams_in_order_and_lazily(config: ComposeConfig, material: Path, tmp_path: Path) -> None:
+    write_mixture(config, material, tmp_path)
+    path = tmp_path / "train.jsonl"
+    whole = list(stream(tmp_path, "train"))
+    assert [one["id"] for one in whole] == [one.id for one in read_dialogues(path)]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text(lines[0] + "not json\n", encoding="utf-8")
+    rows = stream(tmp_path, "train")
+    assert next(rows) == whole[0], "the first line is given before the second, broken one is read"
+    with pytest.raises(DataError, match=r"train\.jsonl:2"):
+        next(rows)
+
+
+def test_rows_of_a_stream_are_plain_data(config: ComposeConfig, material: Path, tmp_path: Path) -> None:
+    write_mixture(config, material, tmp_path)
+    for row in stream(tmp_path, "validation"):
+        assert set(row) == {"id", "source", "kind", "messages"}
+        assert json.loads(json.dumps(row)) == row
+        for message in row["messages"]:
+            assert set(message) == {"role", "content", "labels"}
+            assert set(message["labels"]) == {*user_labels(), *assistant_labels(), "persistence"}, "the same columns in every row"
+
+
+def test_datasets_streams_a_mixture(config: ComposeConfig, material: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="it comes with the extra `train`")
+    write_mixture(config, material, tmp_path)
+    path = tmp_path / "train.jsonl"
+    first = next(stream(tmp_path, "train"))
+    path.write_text(path.read_text(encoding="utf-8").splitlines(keepends=True)[0] + "not json\n", encoding="utf-8")
+    rows = iter(datasets.IterableDataset.from_generator(stream, gen_kwargs={"mixture_dir": str(tmp_path), "split": "train"}))
+    assert next(rows) == first
+    with pytest.raises(DataError, match=r"train\.jsonl:2"):
+        next(rows)
+
+
+def test_a_stream_of_an_unknown_split_or_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="test"):
+        next(stream(tmp_path, "test"))
+    with pytest.raises(DataError, match=r"train\.jsonl"):
+        next(stream(tmp_path, "train"))
 
 
 # ---- the mixture ----
@@ -464,7 +627,7 @@ def test_lowest_is_the_same_in_any_order() -> None:
 # ---- variation ----
 
 
-@pytest.mark.parametrize("way", ["typos", "casing", "leet", "spaced", "homoglyphs", "zero_width"])
+@pytest.mark.parametrize("way", [item.name for item in fields(Variation)])
 def test_each_way_changes_text_and_never_empties_it(way: str) -> None:
     text = "Could you tell me where the nearest Library is?"
     results = [vary(text, Variation(**{way: 1.0}), random.Random(seed)) for seed in range(50)]
@@ -472,28 +635,6 @@ def test_each_way_changes_text_and_never_empties_it(way: str) -> None:
     assert all(result.strip() for result in results)
     for short in ("", "ok", "🙂", "\n"):
         assert len(vary(short, Variation(**{way: 1.0}), random.Random(1))) == len(short)
-
-
-# ---- grammars ----
-
-
-@pytest.mark.parametrize("name", GRAMMARS)
-def test_grammar(name: str) -> None:
-    grammar = GRAMMARS[name]
-    slots = [slot for template in grammar.templates for slot in re.findall(r"{(\w+)}", template)]
-    assert all(slot == CALLER or slot in grammar.slots or slot in SHARED for slot in slots)
-    assert set(grammar.slots) <= set(slots), "a list of fillers that no template uses"
-    assert len(set(grammar.templates)) == len(grammar.templates) >= 10
-    for split in SPLITS:
-        assert len(grammar.numbers(split)) >= 2
-        texts = {grammar.utter(random.Random(seed), split, turn="say it")[1] for seed in range(200)}
-        assert all(text and "{" not in text and "  " not in text for text in texts)
-    assert (CALLER in slots) == (not grammar.labels)
-    if grammar.labels:
-        assert grammar.size("train") + grammar.size("validation") >= 150
-        allowed = user_labels() if grammar.speaker == "user" else assistant_labels()
-        assert set(grammar.labels) <= set(allowed)
-        assert harm_of(grammar.labels) in {None, 0.0}, "grammars hold no harmful user turns"
 
 
 # ---- errors ----
@@ -558,8 +699,8 @@ def test_an_unknown_split_is_an_error(config: ComposeConfig, material: Path) -> 
         list(compose(config, material, "test"))
 
 
-def test_the_first_mixture_is_well_formed() -> None:
-    config = read_config(FIRST)
-    assert set(config.kinds) == set(KINDS), "every kind is in the mixture"
-    assert {"convabuse", "written"} <= set(config.sources)
-    assert FIRST.read_text(encoding="utf-8").startswith("# ")
+@pytest.mark.parametrize("path", MIXTURES, ids=lambda path: path.stem)
+def test_a_mixture_is_well_formed(path: Path) -> None:
+    config = read_config(path)
+    assert config.sources["written"].as_is, "our own conversations pass through whole"
+    assert sum(config.kinds.values()) > 0
