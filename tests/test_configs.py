@@ -37,7 +37,20 @@ def load_data(path: Path) -> Any:
     return read_config(path)
 
 
-LOADERS: dict[str, Callable[[Path], Any]] = {"train": load_train, "export": load_export, "policy": read_policy, "data": load_data}
+def load_leave_out(path: Path) -> Any:
+    pytest.importorskip("torch", reason="the settings live beside the runs that they describe, which need torch (extra: train)")
+    from lastresort_training.leave_out import LeaveOutSettings
+
+    return read_settings(LeaveOutSettings, path)
+
+
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "train": load_train,
+    "export": load_export,
+    "policy": read_policy,
+    "data": load_data,
+    "leave-out": load_leave_out,
+}
 
 
 def opening(path: Path) -> list[str]:
@@ -77,7 +90,7 @@ def test_it_begins_with_its_purpose_and_the_command_that_uses_it(path: Path) -> 
     assert commands, "a line with a command, indented"
     verbs = {"score", "decide", "evaluate", "inspect", *importlib.metadata.entry_points(group="lastresort.verbs").names}
     for text in commands:
-        found = re.search(r"\blastresort (\w+)", text)
+        found = re.search(r"\blastresort ([\w-]+)", text)
         assert found is not None
         assert found[1] in verbs
 
@@ -85,7 +98,7 @@ def test_it_begins_with_its_purpose_and_the_command_that_uses_it(path: Path) -> 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_every_file_that_the_command_names_exists(path: Path) -> None:
     for text in opening(path):
-        for name in re.findall(r"\b(?:configs|data|training|src)/[\w/.-]+\.\w+", text):
+        for name in re.findall(r"(?<![\w/])(?:configs|data|training|src)/[\w/.-]+\.\w+", text):
             assert (CONFIGS.parent / name).is_file(), name
 
 

@@ -57,3 +57,33 @@ def card(
     from .card import write_card
 
     typer.echo(f"{model}: {write_card(model, readme).tag}")
+
+
+def leave_out(
+    config: Annotated[Path, typer.Argument(help="comparison, e.g. configs/leave-out/width.yaml")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value")] = None,
+    only: Annotated[str | None, typer.Option("--only", help="make this one run alone, e.g. wide-without-a: several can go side by side")] = None,
+) -> None:
+    """Trains without some sources and measures on them; goes on where it was interrupted."""
+    from .leave_out import LeaveOutSettings, table
+    from .leave_out import leave_out as run_leave_out
+
+    typer.echo(table(run_leave_out(read_settings(LeaveOutSettings, config, overrides or ()), only)))
+
+
+def mine(
+    run: Annotated[Path, typer.Argument(help="finished run")],
+    mixture_config: Annotated[Path, typer.Argument(help="mixture whose sources are searched, e.g. configs/data/wide.yaml")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL to add to data.train of the next round")],
+    mixture: Annotated[Path, typer.Option("--mixture", help="folder made by `compose` from the same config")] = Path("work/mixture"),
+    prepared: Annotated[Path, typer.Option("--prepared", help="folder made by `prepare` or `clean`")] = Path("work/prepared"),
+    label: Annotated[str, typer.Option(help="label whose errors count")] = "harm",
+    most: Annotated[int, typer.Option(help="dialogues to write at most")] = 3000,
+    pool: Annotated[int, typer.Option(help="dialogues to score at most")] = 20000,
+    source_share: Annotated[float, typer.Option(help="largest share of one source, 0…1")] = 0.15,
+) -> None:
+    """Finds training dialogues that the mixture left aside and the run gets wrong."""
+    from .mine import mine as run_mine
+
+    for name, number in run_mine(run, mixture_config, prepared, mixture, output, label=label, most=most, pool_most=pool, source_share=source_share).items():
+        typer.echo(f"{number:6d} {name}")

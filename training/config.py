@@ -34,7 +34,8 @@ class ModelSettings:
 
     Attributes:
         base: local folder, hub id, or `package:NAME/FOLDER` for weights that lie inside an installed Python package.
-        start: a finished run folder whose weights to start from (warm start); null starts from the pretrained encoder and new heads.
+        start: a finished run, or a model folder with `weights.safetensors`, whose weights to start from (warm start); the head of a label that it does
+            not know is new. null starts from the pretrained encoder and new heads.
         memory_size: length of the carried memory.
         dropout: on the heads' input.
         freeze_embeddings: keep the token embeddings as pretrained.
@@ -66,6 +67,9 @@ class OptimiserSettings:
         max_grad_norm: gradient clipping.
         positive_weight_limit: upper limit of the square-root class balance of a label's positives.
         label_weights: factor on a label's loss; 1 if not named.
+        margin: logit below which harmless turns should lie on trigger labels, as -margin; see `margin_weight`.
+        margin_weight: factor on a squared hinge that pushes surely harmless turns (a trigger label of at most 0.05) below -margin: a threshold can then be
+            low without firing on text that merely looks alarming (the energy term of Liu et al. 2020, for one-sided binary heads); 0 = none.
         interpolation: WiSE-FT: how far to go from the pretrained to the trained encoder after training, 0…1.
         refit_epochs: passes for memory and heads alone after interpolating.
     """
@@ -82,6 +86,8 @@ class OptimiserSettings:
     max_grad_norm: float = 1.0
     positive_weight_limit: float = 4.0
     label_weights: Mapping[str, float] = field(default_factory=dict)
+    margin: float = 4.0
+    margin_weight: float = 0.0
     interpolation: float = 1.0
     refit_epochs: float = 0.0
 

@@ -24,7 +24,7 @@ from .config import DataSettings, TrainConfig
 UNKNOWN = -100.0
 """Stands for an absent label in tensors; masked in the loss and in metrics. The same value that Trainer pads with."""
 
-BUCKET_WINDOWS, BUCKET_STRETCH = 64, 1.3
+BUCKET_WINDOWS, BUCKET_STRETCH = 64, 1.5
 """Windows are run through the encoder in groups of at most so many, the longest at most so many times the shortest: little is spent on padding."""
 
 FEATURES = Features(

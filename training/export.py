@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from safetensors.torch import save_file
 
 from lastresort import __version__
 from lastresort.artifact import INPUTS, MANIFEST, MODEL, OUTPUTS, TOKENIZER, Manifest, ModelFolder, file_sha256, write_manifest
@@ -27,7 +28,7 @@ from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue
 
 from .model import ServingGraph
-from .train import load_run
+from .train import PORTABLE, load_run
 
 PRECISIONS = ("fp32", "int8", "int8-weights")
 OPSET = 20
@@ -235,6 +236,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
                 found = f"{probability:.2e} on probabilities and {memory:.2e} on memory"
                 raise ArtifactError(f"{settings.golden}: torch and the {name} graph differ by {found}, expected less than {tolerance:g}")
         full.unlink()
+        save_file({name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}, draft / PORTABLE)
         manifest = replace(
             manifest,
             provenance={

@@ -21,6 +21,9 @@ from lastresort.errors import ConfigError
 
 from .data import UNKNOWN
 
+SURELY_NOT = 0.05
+"""At or below it a label is surely negative, for the margin term."""
+
 
 def resolve_base(base: str) -> str:
     """A local folder or hub id; `package:NAME/FOLDER` becomes the folder inside an installed package. Raises `ConfigError`."""
@@ -57,6 +60,7 @@ class TurnModel(nn.Module):
     encoder: Any  # a BertModel; transformers types it as a plain module
     known_weight: Tensor
     positive_weight: Tensor
+    margin_weight: Tensor
     calibration_scale: Tensor
     calibration_bias: Tensor
 
@@ -74,6 +78,8 @@ class TurnModel(nn.Module):
         self.register_buffer("positive_weight", torch.ones(label_count))
         self.register_buffer("calibration_scale", torch.ones(label_count))
         self.register_buffer("calibration_bias", torch.zeros(label_count))
+        self.register_buffer("margin_weight", torch.zeros(label_count))
+        self.margin = 0.0
         self.encoder_frozen = False
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -114,10 +120,14 @@ class TurnModel(nn.Module):
         return start.scatter_reduce(1, index, masked, reduce="amax", include_self=True)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Masked binary cross-entropy with soft labels: unknown labels count nothing, rare labels and positives somewhat more."""
+        """Masked binary cross-entropy with soft labels: unknown labels count nothing, rare labels and positives somewhat more.
+
+        Where `margin_weight` is set, a squared hinge pushes the logits of surely negative turns below `-margin`.
+        """
         known = labels != UNKNOWN
         target = torch.where(known, labels, torch.zeros_like(labels))
         raw = F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.positive_weight, reduction="none")
+        raw = raw + self.margin_weight * (target <= SURELY_NOT) * F.relu(logits + self.margin).square()
         weight = known * self.known_weight
         return (raw * weight).sum() / weight.sum().clamp(min=1.0)
 

@@ -22,6 +22,7 @@ from torch.optim import AdamW
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from lastresort.artifact import MANIFEST, read_manifest
 from lastresort.config import read_settings
 from lastresort.encoding import TurnEncoder
 from lastresort.errors import ConfigError, DataError
@@ -33,6 +34,10 @@ from .data import UNKNOWN, DialogueCollator, data_digest, label_counts, load_spl
 from .model import TurnModel, build_model, resolve_base
 
 WEIGHTS, TOKENIZER, CONFIG, RUN = "model.safetensors", "tokenizer.json", "config.yaml", "run.json"
+PORTABLE = "weights.safetensors"
+"""The weights in fp16, in a model folder: what a warm start begins from."""
+PER_LABEL = ("known_weight", "positive_weight", "margin_weight", "calibration_scale", "calibration_bias")
+"""Buffers that belong to a run's own labels and data."""
 
 
 class TurnTrainer(Trainer):
@@ -103,6 +108,8 @@ def set_class_balance(model: TurnModel, dataset: Dataset, settings: TrainConfig)
     extra = np.array([settings.optimiser.label_weights.get(label.name, 1.0) for label in settings.labels])
     model.positive_weight.copy_(torch.from_numpy(balance))
     model.known_weight.copy_(torch.from_numpy(rarity * extra))
+    model.margin = settings.optimiser.margin
+    model.margin_weight.copy_(torch.tensor([settings.optimiser.margin_weight * (label.role == "trigger") for label in settings.labels]))
     return {label.name: {"known": float(k), "positive": float(p)} for label, k, p in zip(settings.labels, known, positive, strict=True)}
 
 
@@ -181,8 +188,7 @@ def train(settings: TrainConfig) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     model = build_model(settings.model.base, len(settings.labels), settings.model.memory_size, settings.model.dropout)
     pretrained = {name: value.detach().clone() for name, value in model.encoder.state_dict().items()}
-    if settings.model.start is not None:
-        warm_start(model, settings, Path(settings.model.start))
+    new_heads = [label.name for label in settings.labels] if settings.model.start is None else warm_start(model, settings, Path(settings.model.start))
     freeze(model, settings)
     arguments = training_arguments(settings, output, settings.optimiser.epochs, find_unused=False)
     with arguments.main_process_first(local=False, desc="encoding the dialogues"):  # the other processes read the cache
@@ -207,6 +213,7 @@ def train(settings: TrainConfig) -> Path:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / WEIGHTS)
         record = {
             "start": None if settings.model.start is None else Path(settings.model.start).name,
+            "new_heads": new_heads,
             "base": Path(settings.model.base).name if Path(settings.model.base).is_dir() else settings.model.base,
             "processes": arguments.world_size,
             "train_digest": data_digest(settings.data.train),
@@ -249,19 +256,39 @@ def interpolate(model: TurnModel, pretrained: dict[str, torch.Tensor], share: fl
     model.encoder.load_state_dict(mixed)
 
 
-def warm_start(model: TurnModel, settings: TrainConfig, run: Path) -> None:
-    """Takes the weights of a finished run. Raises `ConfigError` if its label set or shapes differ."""
-    for name in (CONFIG, WEIGHTS):
-        if not (run / name).is_file():
-            raise ConfigError(f"model.start: {run}: found no {name}, expected a finished training run")
-    theirs = [(label.name, label.speaker) for label in read_settings(TrainConfig, run / CONFIG).labels]
-    ours = [(label.name, label.speaker) for label in settings.labels]
-    if theirs != ours:
-        raise ConfigError(f"model.start: {run}: found the labels {theirs}, expected those of this run: {ours}")
+def warm_start(model: TurnModel, settings: TrainConfig, start: Path) -> list[str]:
+    """Takes the weights of a finished run or of a model folder that carries them; returns the labels whose heads stay new.
+
+    Encoder, memory and the heads of labels with the same name and speaker are taken. Weights of a model folder are fp16; calibration is fitted anew.
+
+    Raises:
+        ConfigError: no weights there, or weights of another shape.
+    """
+    if (start / MANIFEST).is_file():
+        theirs, file = read_manifest(start).labels, start / PORTABLE
+    elif (start / CONFIG).is_file():
+        theirs, file = read_settings(TrainConfig, start / CONFIG).labels, start / WEIGHTS
+    else:
+        raise ConfigError(f"model.start: {start}: found neither {CONFIG} nor {MANIFEST}, expected a finished training run or a model folder")
+    if not file.is_file():
+        raise ConfigError(f"model.start: {start}: found no {file.name}, expected the weights of a finished training run or of a model folder")
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
+    place = {(label.name, label.speaker): number for number, label in enumerate(theirs)}
+    pairs = [(number, place[label.name, label.speaker]) for number, label in enumerate(settings.labels) if (label.name, label.speaker) in place]
+    state = model.state_dict()
+    for name in ("heads.weight", "heads.bias"):
+        if name in weights and weights[name].shape[1:] == state[name].shape[1:]:
+            mixed = state[name].clone()
+            mixed[[ours for ours, _ in pairs]] = weights[name][[other for _, other in pairs]]
+            weights[name] = mixed
+    for name in PER_LABEL:  # of this run's own labels and data
+        weights[name] = state[name]
     try:
-        model.load_state_dict(load_file(run / WEIGHTS))
+        model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ConfigError(f"model.start: {run}: found weights of other shapes: {str(error).splitlines()[-1].strip()}") from None
+        raise ConfigError(f"model.start: {start}: found weights of other shapes: {str(error).splitlines()[-1].strip()}") from None
+    taken = {ours for ours, _ in pairs}
+    return [label.name for number, label in enumerate(settings.labels) if number not in taken]
 
 
 def load_run(run: Path) -> tuple[TurnModel, TrainConfig, dict[str, Any]]:

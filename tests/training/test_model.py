@@ -149,7 +149,7 @@ def test_rare_labels_and_positives_weigh_more_within_limits(model: TurnModel, se
     recipe = replace(
         settings, labels=settings.labels[:3], data=replace(settings.data, context_labels=()), optimiser=replace(settings.optimiser, label_weights={"harm": 2.0})
     )
-    model.positive_weight, model.known_weight = torch.ones(3), torch.ones(3)
+    model.positive_weight, model.known_weight, model.margin_weight = torch.ones(3), torch.ones(3), torch.zeros(3)
     turns = [[1.0 if n < 10 else 0.0, 1.0 if n < 2 else (0.0 if n < 20 else UNKNOWN), float(n > 0)] for n in range(100)]
     counts = set_class_balance(model, dataset(turns[:50], turns[50:]), recipe)
     assert counts == {

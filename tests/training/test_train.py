@@ -24,7 +24,8 @@ from lastresort.errors import ConfigError, DataError
 from lastresort.types import LabelSpec
 from lastresort_training.config import TrainConfig
 from lastresort_training.data import UNKNOWN, data_digest
-from lastresort_training.train import CONFIG, RUN, TOKENIZER, WEIGHTS, TurnTrainer, load_run, parameter_groups, train
+from lastresort_training.model import TurnModel, build_model
+from lastresort_training.train import CONFIG, PER_LABEL, RUN, TOKENIZER, WEIGHTS, TurnTrainer, load_run, parameter_groups, train, warm_start
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -56,7 +57,7 @@ def test_a_run_leaves_what_export_and_a_reader_need(finished: Path, settings: Tr
     }  # fmt: skip
     record = json.loads((finished / RUN).read_text(encoding="utf-8"))
     assert set(record) == {
-        "base", "start", "processes", "train_digest", "validation_digest", "label_counts", "thresholds", "validation_ap", "versions", "history",
+        "base", "start", "new_heads", "processes", "train_digest", "validation_digest", "label_counts", "thresholds", "validation_ap", "versions", "history",
     }  # fmt: skip
     assert record["base"] == Path(settings.model.base).name
     assert (record["start"], record["processes"]) == (None, 1)
@@ -209,17 +210,47 @@ def test_a_warm_start_goes_on_from_a_finished_run(settings: TrainConfig, finishe
     run = train(recipe)
     assert json.loads((run / RUN).read_text(encoding="utf-8"))["start"] == finished.name
     before, after = weights(finished), weights(run)
-    trained = [name for name in before if not name.startswith(("calibration_", "known_", "positive_"))]
+    trained = [name for name in before if name not in PER_LABEL]
     assert all(torch.equal(before[name], after[name]) for name in trained)
 
 
 def test_a_warm_start_that_does_not_fit_is_an_early_error(settings: TrainConfig, finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.start: .*found no .*expected a finished training run"):
+    with pytest.raises(ConfigError, match=r"model\.start: .*found neither .*expected a finished training run or a model folder"):
         train(changed(settings, tmp_path / "a", model__start=str(tmp_path / "nowhere")))
+    with pytest.raises(ConfigError, match=r"model\.start: .*found no weights\.safetensors"):
+        train(changed(settings, tmp_path / "d", model__start=str(ROOT / "tests" / "tiny_model")))
     with pytest.raises(ConfigError, match=r"model\.start: .*found weights of other shapes"):
         train(changed(settings, tmp_path / "b", model__start=str(finished), model__memory_size=8))
-    with pytest.raises(ConfigError, match=r"model\.start: .*found the labels"):
-        train(replace(changed(settings, tmp_path / "c", model__start=str(finished)), labels=tuple(reversed(settings.labels))))
+
+
+def test_a_warm_start_with_other_labels_takes_the_heads_it_knows(settings: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    first, *rest = settings.labels
+    labels = (*reversed(rest), replace(first, name="anger"))
+    recipe = replace(changed(settings, tmp_path / "run", model__start=str(finished)), labels=labels)
+    model = build_model(recipe.model.base, len(labels), recipe.model.memory_size, 0.0)
+    fresh = model.heads.weight.detach().clone()
+    assert warm_start(model, recipe, finished) == ["anger"]
+    before = weights(finished)
+    for place, label in enumerate(reversed(rest)):
+        assert torch.equal(model.heads.weight[place], before["heads.weight"][settings.labels.index(label)])
+    assert torch.equal(model.heads.weight[-1], fresh[-1])
+    assert torch.equal(model.memory.weight_hh_l0, before["memory.weight_hh_l0"])
+
+
+def test_the_margin_pushes_surely_harmless_turns_down(settings: TrainConfig, tmp_path: Path) -> None:
+    model = build_model(settings.model.base, 2, 16, 0.0)
+    logits, labels = torch.tensor([[[-2.0, -2.0]]]), torch.tensor([[[0.0, 1.0]]])
+    plain = model.loss(logits, labels)
+    model.margin, model.margin_weight[:] = 4.0, 0.5
+    assert model.loss(logits, labels) - plain == pytest.approx(0.5 * 2.0**2 / 2)  # the negative alone, over two known labels
+    assert model.loss(logits - 3, labels) == pytest.approx(float(_plain_loss(model, logits - 3, labels)))  # already below
+
+
+def _plain_loss(model: TurnModel, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    kept, model.margin_weight[:] = model.margin_weight.clone(), 0.0
+    loss = model.loss(logits, labels)
+    model.margin_weight.copy_(kept)
+    return loss
 
 
 def test_the_encoder_rests_while_the_heads_begin(settings: TrainConfig, base: Path, tmp_path: Path) -> None:
@@ -236,8 +267,6 @@ def test_frozen_parts_stay_as_pretrained(settings: TrainConfig, base: Path, tmp_
 
 
 def test_each_layer_has_its_learning_rate(settings: TrainConfig, base: Path) -> None:
-    from lastresort_training.model import build_model
-
     model = build_model(str(base), len(settings.labels), 16, 0.1)
     recipe = replace(settings, optimiser=replace(settings.optimiser, encoder_lr=1.0, layer_decay=0.5, head_lr=3.0))
     groups = parameter_groups(model, recipe)
