@@ -165,7 +165,7 @@ def _play(config: ComposeConfig, pools: Mapping[str, Pool], split: str, kind: st
         raise DataError(error.problem, where=config.name, field=f"kinds.{kind}") from None
     messages = scene.messages[:MOST_TURNS]
     meta: dict[str, Any] = {"kind": kind, "material": list(scene.origins), "templates": list(scene.templates)}
-    outcome = None if scene.asked_to_end else course(messages, scene.warnings)
+    outcome = None if scene.asked_to_end else course(messages)
     if outcome:
         meta |= {"call": outcome[0], "justified_at": outcome[1]}
     return Dialogue(f"c{rank(name):016x}", tuple(_varied(config, messages, split, name)), COMPOSED, meta)

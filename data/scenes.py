@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lastresort.errors import DataError
-from lastresort.types import Message
+from lastresort.policy import DecisionPolicy, PolicyConfig, Threshold
+from lastresort.types import Message, TurnScore
 
 from .grammars import GRAMMARS, TRIGGERS, VETOES
 from .material import BANDS, EVEN_UP_TO, HARMFUL, HARMLESS, Piece, Pool, categories_of, harm_of
@@ -19,7 +20,7 @@ from .noise import Variation, vary
 
 MOST_TURNS = 60
 QUIET_TURNS = 5
-"""After so many harmless user turns in a row a host may have forgotten earlier counts: `call` is then left out."""
+"""At least so many harmless user turns in a row make a quiet spell."""
 REDIRECTIONS_BEFORE_END = 3
 REDIRECTIONS_BEFORE_END_GRAVEST = 2
 GRAVEST = frozenset({"sexual_minors", "mass_harm"})
@@ -777,30 +778,32 @@ KINDS: dict[str, Callable[[Scene], None]] = {
 """Kind to the function that plays it."""
 
 
-def course(messages: list[Message], warnings: set[int]) -> tuple[str, int | None] | None:
-    """`call` and `justified_at` of a dialogue by the labelling guide; None where that cannot be told."""
-    redirected = gravest = quiet = 0
-    warned = harmful = grave = forgotten = False
+RULES = DecisionPolicy(
+    PolicyConfig(
+        triggers=("harm", *sorted(GRAVEST)),
+        grave=tuple(sorted(GRAVEST)),
+        vetoes=VETOES,
+        thresholds={"default": Threshold(HARMFUL, HARMLESS)},
+        mode="enforce",
+        end_request_label=None,
+        redirections_before_warning=REDIRECTIONS_BEFORE_END,
+        grave_redirections_before_warning=REDIRECTIONS_BEFORE_END_GRAVEST,
+    )
+)
+"""The rules of ending, given the labels as if a model had scored them."""
+
+
+def course(messages: list[Message]) -> tuple[str, int | None] | None:
+    """`call` and `justified_at` of a dialogue by the rules of ending; None where harm is unknown and so they cannot be told."""
+    scores = []
     for index, message in enumerate(messages):
         labels = message.labels
-        if message.role == "assistant":
-            if harmful and labels.get("redirection", 0.0) >= HARMFUL:
-                redirected += 1
-                gravest += grave
-                warned |= index in warnings
-            harmful = False
-            continue
-        if max(labels.get(name, 0.0) for name in VETOES) >= HARMFUL:
-            return "continue", None
-        harm = harm_of(labels)
-        if harm is None:
-            return None
-        if harm < HARMFUL:
-            quiet += 1
-            forgotten |= quiet >= QUIET_TURNS and redirected > 0
-            continue
-        quiet, harmful, grave = 0, True, bool(categories_of(labels) & GRAVEST)
-        enough = redirected >= REDIRECTIONS_BEFORE_END or gravest >= REDIRECTIONS_BEFORE_END_GRAVEST
-        if enough and warned:
-            return None if forgotten else ("end", index)
-    return "continue", None
+        if message.role == "user":
+            if (harm := harm_of(labels)) is None:
+                return None
+            values = {"harm": harm, **{name: labels.get(name, 0.0) for name in (*sorted(GRAVEST), *VETOES, "persistence")}}
+        else:
+            values = {"redirection": labels.get("redirection", 0.0)}
+        scores.append(TurnScore(index, message.role, values))
+    ended = next((index for index, decision in enumerate(RULES.run(scores)) if decision.call == "end"), None)
+    return ("continue", None) if ended is None else ("end", ended)

@@ -429,39 +429,40 @@ def test_composed_dialogues_end_where_the_guide_allows(composed: dict[str, list[
     for one in ends:
         place = one.meta["justified_at"]
         assert one.messages[place].labels["harm"] >= 0.5
-        assert any(name.startswith("warning.") for name in one.meta["templates"])
         redirected = sum(
             a.labels.get("harm", 0.0) >= 0.5 and b.labels.get("redirection", 0.0) >= 0.5
             for a, b in zip(one.messages[:place], one.messages[1:place], strict=False)
         )
-        assert redirected >= 2
+        gravest = any(max(message.labels.get(name, 0.0) for name in ("sexual_minors", "mass_harm")) >= 0.5 for message in one.messages[:place])
+        assert redirected >= (2 if gravest else 3)
 
 
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("hR hR hW h", ("end", 6)),
+        ("hR hR hR hR h", ("end", 8)),  # three redirections, then the warning, then harm
+        ("hR hR hR hP h", ("end", 8)),  # what follows the advice to warn is the warning
         ("hR hR hR h", ("continue", None)),
-        ("hR hW h", ("continue", None)),
-        ("mR mW m", ("end", 4)),
-        ("hW hR hR h", ("end", 6)),
-        ("hR hR hW .P .P", ("continue", None)),
-        ("hR hR hW .P .P .P .P .P h", None),
-        ("hR rR hR hW h", ("continue", None)),
+        ("hR hR hP h hR", ("continue", None)),
+        ("mR mR mR m", ("end", 6)),
+        ("hR hR hR hR .P .P", ("continue", None)),
+        ("hR hR hR hR .P .P .P .P .P h", ("end", 18)),
+        ("hR hR hR hR .P .P .P .P .P .P h", ("continue", None)),  # a quiet spell forgets
+        ("hR rR hR hR hR hR h", ("continue", None)),
         ("hR u", None),
     ],
 )
 def test_course(script: str, expected: tuple[str, int | None] | None) -> None:
     labels = {
-        "h": harmful("assistant_abuse"),
-        "m": harmful("mass_harm"),
+        "h": {**harmful("assistant_abuse"), "persistence": 1.0},
+        "m": {**harmful("mass_harm"), "persistence": 1.0},
         ".": user_labels(),
         "r": user_labels(self_harm_risk=1.0),
         "u": {"self_harm_risk": 0.0},
     }
     turns = [turn for turn in script if turn != " "]
     messages = [Message("user", turn, labels[turn]) if turn in labels else Message("assistant", turn, {"redirection": float(turn != "P")}) for turn in turns]
-    assert course(messages, {index for index, turn in enumerate(turns) if turn == "W"}) == expected
+    assert course(messages) == expected
 
 
 def test_material_is_chosen_by_weight_and_use(config: ComposeConfig, material: Path) -> None:
