@@ -39,8 +39,8 @@ def tiny_path() -> Path:
 
 @pytest.fixture(scope="session")
 def monitor(tiny_path: Path) -> Monitor:
-    """The tiny model with its own policy; shared, since it holds no conversation."""
-    return load(tiny_path)
+    """The tiny model with its own policy, acting on its decisions; shared, since it holds no conversation."""
+    return load(tiny_path, mode="enforce")
 
 
 @pytest.fixture(scope="session")

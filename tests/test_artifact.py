@@ -11,7 +11,21 @@ from typing import Any
 
 import pytest
 
-from lastresort.artifact import FORMAT_VERSION, MANIFEST, MODEL, TOKENIZER, Manifest, file_sha256, load_folder, read_manifest, shipped_model, write_manifest
+from lastresort.artifact import (
+    CERTIFICATE,
+    FORMAT_VERSION,
+    MANIFEST,
+    MODEL,
+    TOKENIZER,
+    Certificate,
+    Manifest,
+    file_sha256,
+    load_folder,
+    read_manifest,
+    shipped_model,
+    write_certificate,
+    write_manifest,
+)
 from lastresort.encoding import EncodingSpec
 from lastresort.errors import ArtifactError
 from lastresort.types import LabelSpec
@@ -252,3 +266,45 @@ def test_a_number_that_is_not_finite_cannot_hide_in_the_manifest(folder: Path) -
 def test_an_unknown_shipped_model_is_an_error() -> None:
     with pytest.raises(ArtifactError, match=r"no-such-model: found no such shipped model in package lastresort_models, expected a folder with manifest\.json"):
         shipped_model("no-such-model")
+
+
+# --- the certificate
+
+
+def certificate_of(folder: Path, **changes: Any) -> Certificate:
+    manifest = manifest_of(folder)
+    sound = Certificate(
+        "ones like these", 3000, 0, 0.000998, 0.001, 0.95, 4, {"chat": 3000}, {"s": (3000, 0)}, 0.9, 100, {"triggers": ["harm"]},
+        manifest.tag, manifest.digest, "2026-01-01T00:00:00Z", "0.1.0",
+    )  # fmt: skip
+    return replace(sound, **changes)
+
+
+def test_a_certificate_is_read_back_with_its_model(folder: Path) -> None:
+    assert load_folder(folder).certificate is None
+    write_certificate(folder, certificate_of(folder))
+    assert load_folder(folder).certificate == certificate_of(folder)
+    assert load_folder(folder).manifest.digest == manifest_of(folder).digest  # a claim about the model is no part of it
+
+
+def test_a_certificate_of_another_model_is_an_error(folder: Path) -> None:
+    write_certificate(folder, certificate_of(folder, digest="0" * 64, model="other@00000000"))
+    fails(
+        folder,
+        CERTIFICATE,
+        "digest: found a certificate of other@00000000",
+        f"expected one of {manifest_of(folder).tag}",
+        "certify this model, or remove the file",
+    )
+
+
+def test_a_certificate_of_the_model_before_a_change_is_an_error(folder: Path) -> None:
+    write_certificate(folder, certificate_of(folder))
+    change(folder, version="0.2.0")
+    fails(folder, "digest: found a certificate of")
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b'{"n": NaN}', b'{"n": 3}', b"\xff"])
+def test_a_damaged_certificate_is_an_error(folder: Path, raw: bytes) -> None:
+    (folder / CERTIFICATE).write_bytes(raw)
+    fails(folder, CERTIFICATE)

@@ -100,7 +100,8 @@ def test_score_writes_the_contract(run: Run, sample_path: Path, tiny_path: Path,
     assert [record["id"] for record in result.records] == list(sample)
     labels = {speaker: [label.name for label in monitor.scorer.manifest.labels if label.speaker == speaker] for speaker in ("user", "assistant")}
     for record, dialogue in zip(result.records, sample.values(), strict=True):
-        assert list(record) == ["id", "model", "call", "ended_at", "turns"]
+        assert list(record)[:5] == ["id", "model", "call", "ended_at", "turns"]
+        assert set(record) - {"id", "model", "call", "ended_at", "turns"} == {"mode", "would_end_at", "distress", "source", "meta"}
         assert re.fullmatch(r"tiny@[0-9a-f]{8}", record["model"])
         assert record["call"] in {"continue", "end"}
         assert (record["call"] == "end") == (record["ended_at"] is not None)
@@ -109,7 +110,8 @@ def test_score_writes_the_contract(run: Run, sample_path: Path, tiny_path: Path,
             assert list(turn) == ["index", "role", "scores", "windows", "decision"]
             assert turn["index"] == index
             assert list(turn["scores"]) == labels[turn["role"]]
-            assert list(turn["decision"]) == ["call", "advice", "reason", "category", "evidence"]
+            assert list(turn["decision"])[:5] == ["call", "advice", "reason", "category", "evidence"]
+            assert set(list(turn["decision"])[5:]) == {"would_call", "would_advise", "numbers", "counts", "counterfactual"}
             assert all(type(place) is int and place <= index for place in turn["decision"]["evidence"])
             if record["ended_at"] is None or index < record["ended_at"]:
                 assert turn["decision"]["call"] == "continue"
@@ -628,3 +630,203 @@ def test_the_policy_that_ships_with_the_smoke_config_is_the_tiny_model_s(tiny_pa
 
 def test_the_sample_is_read_whole(sample_path: Path, sample: dict[str, Dialogue]) -> None:
     assert len(list(read_dialogues(sample_path))) == len(sample) >= 30
+
+
+# --- explain
+
+
+def test_explain_prints_the_course_without_any_text(run: Run, scored: Path) -> None:
+    result = run("explain", scored, "--id", "persistent-abuse")
+    text = result.out.decode()
+    assert (result.code, result.err) == (0, "")
+    assert text.splitlines()[0].startswith("persistent-abuse  end at message 10  tiny@")
+    assert [word in text for word in ("redirect", "warn", "END", "the harm went on after the warning", "2 more", "warnings 1/1")] == [True] * 6
+    assert "useless" not in text
+
+
+def test_explain_prints_the_text_only_if_asked_and_given_the_dialogues(run: Run, scored: Path, sample_path: Path, tmp_path: Path) -> None:
+    asked = run("explain", scored, "--id", "persistent-abuse", "--dialogues", sample_path, "--with-text")
+    assert "useless piece of junk" in " ".join(asked.out.decode().replace("│", " ").split())
+    assert "useless" not in run("explain", scored, "--id", "persistent-abuse", "--dialogues", sample_path).out.decode()
+    assert run("explain", scored, "--id", "persistent-abuse", "--with-text").code == 2
+    (tmp_path / "other.jsonl").write_bytes(good("persistent-abuse", "only this"))
+    wrong = run("explain", scored, "--id", "persistent-abuse", "--with-text", "--dialogues", tmp_path / "other.jsonl")
+    assert (wrong.code, "found 1 messages in 'persistent-abuse', expected the 12 that were scored" in wrong.err) == (1, True)
+    missing = run("explain", scored, "--id", "persistent-abuse-apology", "--with-text", "--dialogues", tmp_path / "other.jsonl")
+    assert (missing.code, "found no dialogue with id 'persistent-abuse-apology'" in missing.err) == (1, True)
+
+
+def test_explain_takes_the_only_conversation_and_asks_which_of_several(run: Run, scored: Path) -> None:
+    line = scored.read_bytes().splitlines(keepends=True)[0]
+    assert run("explain", "-", stdin=line).code == 0
+    assert "found more than one conversation, expected --id" in run("explain", scored).err
+    assert "found no conversation with id 'nobody'" in run("explain", scored, "--id", "nobody").err
+    assert "found no conversation, expected one" in run("explain", "-", stdin=b"").err
+
+
+def test_explain_decides_again_with_another_policy_or_mode(run: Run, scored: Path, smoke_policy: Path) -> None:
+    result = run("explain", scored, "--id", "persistent-abuse", "--policy", smoke_policy, "--mode", "shadow")
+    assert "would end at message 10" in result.out.decode()
+    assert "withheld" in result.out.decode()
+
+
+def test_lines_of_the_first_version_can_still_be_read(run: Run, scored: Path, smoke_policy: Path) -> None:
+    """Without the keys that came later: decided again they gain them."""
+    records = [json.loads(text) for text in scored.read_bytes().splitlines()]
+    old = []
+    for record in records:
+        turns = [
+            {**turn, "decision": turn["decision"] and {name: turn["decision"][name] for name in ("call", "advice", "reason", "category", "evidence")}}
+            for turn in record["turns"]
+        ]
+        old.append({**{name: record[name] for name in ("id", "model", "call", "ended_at")}, "turns": turns})
+    raw = b"".join(dumps(record).encode() + b"\n" for record in old)
+    assert run("explain", "-", "--id", "persistent-abuse", stdin=raw).code == 0
+    again = run("decide", "-", "--policy", smoke_policy, stdin=raw).records
+    assert [{**record, "source": "", "meta": {}} for record in records] == again
+
+
+@pytest.mark.parametrize("verb", ["score", "decide"])
+def test_mode_says_how_far_decisions_act(run: Run, verb: str, scored: Path, sample_path: Path, tiny_path: Path, smoke_policy: Path) -> None:
+    arguments = (sample_path, "--model", tiny_path) if verb == "score" else (scored, "--policy", smoke_policy)
+    by_mode = {mode: run(verb, *arguments, "--mode", mode).records for mode in ("off", "shadow", "advise", "enforce")}
+    assert run(verb, *arguments).records == by_mode["enforce"]
+    ends = {mode: [(r["ended_at"], r["would_end_at"]) for r in records if r["id"] == "persistent-abuse"] for mode, records in by_mode.items()}
+    assert ends == {"off": [(None, None)], "shadow": [(None, 10)], "advise": [(None, 10)], "enforce": [(10, None)]}
+    assert run(verb, *arguments, "--mode", "on").code == 2
+
+
+# --- calibrate, audit
+
+
+@pytest.fixture
+def own_model(tiny_path: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model that may be changed."""
+    return Path(shutil.copytree(tiny_path, tmp_path / "own"))
+
+
+@pytest.fixture
+def judged(own_model: Path, tmp_path: Path) -> Path:
+    """Scored conversations with their truth: 80 that must go on, 40 that should end, with scores that say so."""
+    tag = read_manifest(own_model).tag
+    low = {"assistant_abuse": 0.0, "harm": 0.0, "self_harm_risk": 0.0, "end_request": 0.0, "persistence": 0.0}
+    high = {**low, "assistant_abuse": 0.8, "harm": 0.8, "persistence": 0.9}
+    records = []
+    for number in range(120):
+        end = number % 3 == 0
+        turns = [
+            {"index": i, "role": "assistant" if i % 2 else "user", "scores": {"redirection": 0.9} if i % 2 else high if end else low, "windows": 1}
+            for i in range(10)
+        ]
+        meta = {"call": "end", "justified_at": 8} if end else {"call": "continue", "kind": "chat"}
+        records.append({"id": f"c{number}", "model": tag, "call": "continue", "ended_at": None, "turns": turns, "source": "made", "meta": meta})
+    path = tmp_path / "judged.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+CLAIM = ("--max-false-end-rate", "0.1", "--population", "made up ones")
+
+
+def test_calibrate_writes_certificate_and_policy_and_inspect_shows_them(run: Run, judged: Path, own_model: Path, tmp_path: Path) -> None:
+    assert "no certificate" in run("inspect", own_model).out.decode()
+    result = run("calibrate", judged, "--model", own_model, "-o", tmp_path / "certified.yaml", *CLAIM)
+    assert (result.code, result.err) == (0, "")
+    certificate = json.loads((own_model / "certificate.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(own_model)
+    assert (certificate["population"], certificate["errors"], certificate["end_recall"]) == ("made up ones", 0, 1.0)
+    assert certificate["bound"] <= certificate["max_false_end_rate"] == 0.1
+    assert (certificate["digest"], certificate["model"]) == (manifest.digest, manifest.tag)
+    assert certificate["policy"] == dict(manifest.policy)
+    assert (certificate["kinds"], certificate["sources"]) == ({"chat": certificate["n"]}, {"made": [certificate["n"], 0]})
+    assert read_policy(tmp_path / "certified.yaml") == load(own_model).policy.config
+    assert "Certified: at most 10.000% false ends at 95%" in (tmp_path / "certified.yaml").read_text(encoding="utf-8").splitlines()[0]
+    shown = run("inspect", own_model)
+    assert "at most 10.000% of such conversations are ended falsely, with confidence 95%" in shown.out.decode()
+    assert "it holds for the model's own policy" in shown.out.decode()
+    assert json.loads(run("inspect", own_model, "--json").out)["certificate"] == certificate
+
+
+def test_calibrate_can_leave_the_model_alone_and_take_a_policy_as_it_is(run: Run, judged: Path, own_model: Path, smoke_policy: Path) -> None:
+    before = {path.name: path.read_bytes() for path in own_model.iterdir()}
+    result = run("calibrate", judged, "--model", own_model, "--policy", smoke_policy, "--as-is", "--dry-run", "--kind", "chat", *CLAIM)
+    assert result.code == 0
+    assert "0 of 80 that must go on were ended" in result.out.decode()
+    assert {path.name: path.read_bytes() for path in own_model.iterdir()} == before
+
+
+def test_calibrate_says_why_it_certifies_nothing(run: Run, judged: Path, own_model: Path, tmp_path: Path) -> None:
+    few = run("calibrate", judged, "--model", own_model, "--population", "p")
+    assert (few.code, "expected at least 2995" in few.err) == (1, True)
+    records = [json.loads(line) for line in judged.read_text(encoding="utf-8").splitlines()]
+    for record in records:
+        record["meta"]["call"] = "continue"
+    wrong = "".join(json.dumps(record) + "\n" for record in records).encode()
+    none = run("calibrate", "-", "--model", own_model, "--as-is", *CLAIM, stdin=wrong)
+    assert (none.code, "found 40 false ends by the strictest candidate" in none.err) == (1, True)
+    other = run("calibrate", "-", "--model", own_model, *CLAIM, stdin=json.dumps({**records[0], "model": "x@1"}).encode())
+    assert (other.code, "'c0': model: found x@1, expected tiny@" in other.err) == (1, True)
+    assert not (own_model / "certificate.json").exists()
+    assert run("calibrate", judged, "--model", own_model).code == 2  # a claim without a population is none
+
+
+def test_audit_watches_the_certified_limit(run: Run, judged: Path, own_model: Path) -> None:
+    missing = run("audit", "-", "--model", own_model)
+    assert (missing.code, "found no certificate in the model folder" in missing.err) == (1, True)
+    run("calibrate", judged, "--model", own_model, *CLAIM)
+    lines = [{"id": f"c{number}", "ended": number % 20 == 0, "justified": False} for number in range(100)]
+    fine = run("audit", "-", "--model", own_model, stdin="".join(json.dumps(line) + "\n" for line in lines).encode())
+    assert (fine.code, fine.err) == (0, "")
+    assert fine.out.decode().startswith("5 false ends in 100 audited conversations that should have gone on; limit 10.000%")
+    worse = [{**line, "ended": True} for line in lines]
+    alarm = run("audit", "-", "--model", own_model, stdin="".join(json.dumps(line) + "\n" for line in worse).encode())
+    assert alarm.code == 1
+    assert re.search(r"error: found 100 false ends in 100 .*, alarming as of 'c\d'; expected at most 10\.000% at 95%", alarm.err)
+    assert run("audit", "-", "--max-false-end-rate", "0.9", "--model", own_model, stdin=b'{"id": "a", "ended": true, "justified": false}').code == 0
+    bad = run("audit", "-", "--model", own_model, stdin=b'{"id": "a", "ended": "yes"}')
+    assert (bad.code, "<stdin>:1: ended: found a string of 3 characters" in bad.err) == (1, True)
+
+
+# --- evaluate --conversations
+
+
+def test_evaluate_measures_conversations(run: Run, sample_path: Path, tiny_path: Path, scored: Path, tmp_path: Path) -> None:
+    result = run("evaluate", sample_path, "--model", tiny_path, "--scored", scored, "--conversations", "-o", tmp_path / "courses.json")
+    assert (result.code, result.err) == (0, "")
+    record = json.loads((tmp_path / "courses.json").read_text(encoding="utf-8"))
+    rows = {(row["group"], row["name"]): row["metrics"] for row in record["conversations"]}
+    assert list(rows) == [("all", "all"), ("source", "sample")]
+    assert (rows["all", "all"]["false_ends"], rows["all", "all"]["veto_violations"], rows["all", "all"]["n"]) == (0, 0, 31)
+    assert rows["all", "all"]["ended"] >= 3
+    assert "violations" in result.out.decode()
+    alone = run("evaluate", sample_path, "--model", tiny_path, "--conversations", "--pooled", "-o", "-")
+    assert [row["name"] for row in json.loads(alone.out)["conversations"]] == ["all"]
+    assert json.loads(alone.out)["conversations"][0]["metrics"] == rows["all", "all"]
+
+
+# --- report
+
+
+def test_report_writes_one_page(run: Run, scored: Path, sample_path: Path, tiny_path: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    result = run("report", scored, "-o", page, "--model", tiny_path, "--dialogues", sample_path)
+    assert (result.code, result.out, result.err) == (0, b"", "")
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "average precision" in text
+    assert "useless piece of junk" not in text
+    run("report", scored, "-o", page, "--model", tiny_path, "--dialogues", sample_path, "--with-text", "--notable", "100")
+    assert "useless piece of junk" in page.read_text(encoding="utf-8")
+
+
+def test_report_refuses_what_does_not_fit(run: Run, scored: Path, tiny_path: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert run("report", scored, "-o", page, "--with-text").code == 2
+    empty = run("report", "-", "-o", page, stdin=b"")
+    assert (empty.code, "found no conversation, expected at least one" in empty.err) == (1, True)
+    other = run("report", "-", "-o", page, "--model", tiny_path, stdin=scored.read_bytes().replace(b"tiny@", b"huge@"))
+    assert (other.code, "found scores of huge@" in other.err) == (1, True)
+    same = run("report", scored, "-o", scored)
+    assert (same.code, "found the same file" in same.err) == (1, True)
+    assert not page.exists()
+    assert run("report", "-", "-o", page, stdin=scored.read_bytes().replace(b"tiny@", b"huge@")).code == 0  # without the model: by the names in the scores

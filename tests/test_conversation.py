@@ -92,7 +92,8 @@ def test_observing_turn_by_turn_equals_scoring_the_stored_dialogue(monitor: Moni
         scored = monitor.score(dialogue)
         states, decisions = observe(monitor, dialogue.messages)
         turns = [(state.score, decision) for state, decision in zip(states[1:], decisions, strict=True)]
-        live = assemble(dialogue.id, monitor.model, [(score, decision) for score, decision in turns if score is not None])
+        found = [(score, decision) for score, decision in turns if score is not None]
+        live = assemble(dialogue.id, monitor.model, found, monitor.policy, scored.source, scored.meta)
         upto = len(dialogue.messages) if scored.ended_at is None else scored.ended_at + 1
         assert len(turns) == upto
         assert line(replace(scored, turns=scored.turns[:upto])) == line(live)
@@ -218,12 +219,14 @@ def memory_of(*numbers: float) -> str:
 
 
 DAMAGE: dict[str, dict[str, Any]] = {
-    "other version": {"version": 2},
+    "other version": {"version": 1},
     "no version": {"version": ...},
     "no model": {"model": ...},
     "no memory": {"memory": ...},
     "no policy": {"policy": ...},
     "no turns": {"turns": ...},
+    "no distress": {"distress": ...},
+    "distress no indices": {"distress": ["a"]},
     "model no text": {"model": 3},
     "negative turns": {"turns": -1},
     "turns no number": {"turns": "3"},
@@ -282,6 +285,103 @@ def test_a_state_with_a_memory_of_another_size_is_refused(monitor: Monitor, size
         monitor.observe(state, role, "hello")
 
 
+# --- modes, acknowledgement, distress
+
+
+def test_b13_a_new_deployment_decides_and_records_but_never_acts(tiny_path: Path, monitor: Monitor, sample: dict[str, Dialogue]) -> None:
+    """The default of `load`: what enforce would have done stands beside the call, and the host is never stopped."""
+    shadow = load(tiny_path)
+    assert shadow.policy.mode == "shadow"
+    states, decisions = observe(shadow, sample["persistent-abuse"].messages)
+    assert len(decisions) == len(sample["persistent-abuse"].messages)
+    assert not any(state.ended for state in states)
+    assert {(decision.call, decision.advice) for decision in decisions} == {("continue", "none")}
+    ended_at = monitor.score(sample["persistent-abuse"]).ended_at
+    assert next(index for index, decision in enumerate(decisions) if decision.would_call == "end") == ended_at
+    enforced = [turn.decision for turn in monitor.score(sample["persistent-abuse"]).turns[: 10 + 1]]
+    assert [(d.decided_call, d.decided_advice, d.reason) for d in decisions[:11]] == [(d.call, d.advice, d.reason) for d in enforced if d is not None]
+
+
+def test_b13_advise_acts_up_to_the_warning(tiny_path: Path, sample: dict[str, Dialogue]) -> None:
+    advise = load(tiny_path, mode="advise")
+    states, decisions = observe(advise, sample["persistent-abuse"].messages)
+    assert "warn" in {decision.advice for decision in decisions}
+    assert {decision.call for decision in decisions} == {"continue"}
+    assert not states[-1].ended
+    assert (decisions[10].would_call, decisions[10].advice, decisions[10].reason) == ("end", "redirect", "harm_after_warning")
+
+
+def test_b13_off_scores_nothing_and_cannot_fail(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = load(tiny_path, mode="off")
+    monkeypatch.setattr(off.scorer, "_session", None)  # any run would fail
+    state, decision = off.observe(off.start(), "user", "You stupid bot.")
+    assert (decision.call, decision.advice, decision.reason, decision.would_call) == ("continue", "none", "mode_off", None)
+    assert (state.turns, dict(state.score.scores) if state.score else None) == (1, {})
+    assert state.memory.tobytes() == off.start().memory.tobytes()
+
+
+def test_b13_the_mode_can_change_within_a_conversation_and_withheld_warnings_do_not_count(monitor: Monitor, sample: dict[str, Dialogue]) -> None:
+    """Three redirections and a warning in shadow: when somebody switches enforce on, the warning was never given, so the next harm is warned about."""
+    shadow, messages = monitor.in_mode("shadow"), sample["persistent-abuse"].messages
+    state = shadow.observe_all(messages[:10])
+    assert state.policy.warnings == 1
+    state, decision = monitor.observe(ConversationState.from_json(state.to_json()), "user", messages[10].content)
+    assert (decision.call, decision.advice) == ("continue", "warn")
+    assert not state.ended
+
+
+def test_b13_stored_conversations_are_judged_in_full_unless_asked_otherwise(tiny_path: Path, monitor: Monitor, sample: dict[str, Dialogue]) -> None:
+    shadow, dialogue = load(tiny_path), sample["persistent-abuse"]
+    assert line(shadow.score(dialogue)) == line(monitor.score(dialogue))
+    withheld = shadow.score(dialogue, "shadow")
+    assert (withheld.call, withheld.ended_at, withheld.would_end_at, withheld.mode, withheld.decided_end) == ("continue", None, 10, "shadow", 10)
+    assert line(decide(withheld, shadow.policy)) == line(monitor.score(dialogue))
+    assert line(decide(monitor.score(dialogue), monitor.policy, "shadow")) == line(withheld)
+
+
+def test_b13_an_unknown_mode_is_refused(tiny_path: Path) -> None:
+    with pytest.raises(ConfigError, match="mode: found 'on', expected one of off, shadow, advise, enforce"):
+        load(tiny_path, mode="on")  # type: ignore[arg-type]
+
+
+def test_b3_a_host_that_warned_itself_says_so_and_it_is_recorded(monitor: Monitor, sample: dict[str, Dialogue]) -> None:
+    messages = sample["persistent-abuse"].messages
+    state = monitor.observe_all(messages[:9])
+    assert state.policy.warning_due
+    warned, decision = monitor.acknowledge(state, "warned")
+    assert (decision.reason, warned.policy.warnings, warned.policy.acts) == ("warned", 1, (("warned", 8),))
+    assert (state.policy.warnings, state.policy.acts) == (0, ())
+    again = ConversationState.from_json(warned.to_json())
+    assert again.policy.acts == (("warned", 8),)
+    ended, decision = monitor.observe(again, "user", messages[10].content)
+    assert (decision.call, ended.ended) == ("end", True)
+    with pytest.raises(StateError, match="expected it only while the advice to do so is open"):
+        monitor.acknowledge(warned, "warned")
+    with pytest.raises(ConversationEnded):
+        monitor.acknowledge(ended, "warned")
+
+
+def test_b12_distress_is_kept_in_the_state_and_in_the_scored_output_and_moves_nothing(tiny_path: Path, monitor: Monitor, sample: dict[str, Dialogue]) -> None:
+    """The tiny model has no such label, so another one stands for it."""
+    config = replace(monitor.policy.config, distress_label="redirection")
+    own, dialogue = load(tiny_path, policy=config, mode="enforce"), sample["persistent-abuse"]
+    scored = own.score(dialogue)
+    marked = tuple(turn.index for turn in scored.turns if turn.role == "assistant" and turn.scores["redirection"] >= 0.5)
+    assert scored.distress == marked != ()
+    assert [turn.decision for turn in scored.turns] == [turn.decision for turn in monitor.score(dialogue).turns]
+    state = own.observe_all(dialogue.messages)
+    assert state.distress == tuple(index for index in marked if index <= 10)
+    assert ConversationState.from_json(state.to_json()).distress == state.distress
+
+
+def test_scored_output_takes_over_the_truth_and_nothing_else_of_meta(monitor: Monitor) -> None:
+    harmless = Dialogue("d", (Message("user", "hi", {"harm": 0.0}), Message("assistant", "hello")), "there", {"kind": "chat", "note": "private"})
+    assert (monitor.score(harmless).source, monitor.score(harmless).meta) == ("there", {"kind": "chat", "call": "continue"})
+    assert monitor.score(replace(harmless, meta={"call": None})).meta == {"call": None}
+    unknown = replace(harmless, messages=(*harmless.messages, Message("user", "and now?")), meta={})
+    assert monitor.score(unknown).meta == {}
+
+
 # --- the end
 
 
@@ -291,7 +391,7 @@ def test_an_ended_conversation_takes_no_further_turn(monitor: Monitor, sample: d
     assert (state.ended, state.turns) == (True, 11)
     for ended in (state, ConversationState.from_json(state.to_json())):
         for role in ("user", "assistant", "system", "tool"):
-            with pytest.raises(ConversationEnded, match="ended at message 10"):
+            with pytest.raises(ConversationEnded, match="ended at message 10; edit an earlier message to branch, or start a new conversation"):
                 monitor.observe(ended, role, "I am sorry.")  # type: ignore[arg-type]
     _, decision = monitor.observe(monitor.start(), "user", "Hello again.")
     assert decision.call == "continue"
@@ -299,7 +399,7 @@ def test_an_ended_conversation_takes_no_further_turn(monitor: Monitor, sample: d
 
 def test_a_failure_to_score_leaves_the_state_as_it_was(monitor: Monitor, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """B14."""
-    own = load(tiny_path)
+    own = load(tiny_path, mode="enforce")
     state, _ = own.observe(own.start(), "user", "You stupid bot.")
     before = state.to_json()
 
@@ -380,9 +480,9 @@ def test_deciding_from_stored_scores_equals_scoring(monitor: Monitor, sample: di
 def test_deciding_with_another_policy_equals_scoring_with_it(monitor: Monitor, tiny_path: Path, sample: dict[str, Dialogue]) -> None:
     patient = replace(monitor.policy.config, redirections_before_warning=10)
     other = load(tiny_path, policy=patient)
-    found = [line(decide(monitor.score(dialogue), DecisionPolicy(patient))) for dialogue in sample.values()]
-    assert found == [line(other.score(dialogue)) for dialogue in sample.values()]
-    assert not any('"call": "end"' in text for text in found)
+    found = [decide(monitor.score(dialogue), DecisionPolicy(patient)) for dialogue in sample.values()]
+    assert [line(scored) for scored in found] == [line(other.score(dialogue)) for dialogue in sample.values()]
+    assert {scored.call for scored in found} == {"continue"}
 
 
 def test_scores_that_lack_a_label_of_the_policy_raise(monitor: Monitor, sample: dict[str, Dialogue]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lastresort.conversation import Monitor
 from lastresort.errors import DataError
-from lastresort.evaluation import ALL, Row, evaluate, rows_to_json
-from lastresort.metrics import LabelMetrics, label_metrics
-from lastresort.types import Dialogue, LabelSpec, Message, Role, ScoredDialogue, ScoredTurn
+from lastresort.evaluation import ALL, ConversationMetrics, Row, conversation_rows, evaluate, rows_to_json
+from lastresort.metrics import LabelMetrics, clopper_pearson, label_metrics
+from lastresort.types import Decision, Dialogue, LabelSpec, Message, Role, ScoredDialogue, ScoredTurn
 
 LABELS = (LabelSpec("hate", "user", "trigger", 0.8), LabelSpec("abuse", "user", "trigger", 0.4), LabelSpec("redirection", "assistant", "signal", 0.5))
 
@@ -141,3 +142,100 @@ def test_the_tiny_model_knows_the_sample_by_heart(monitor: Monitor, sample: dict
         assert metrics.average_precision is not None
         assert metrics.average_precision >= 0.7
     assert found[manifest.tag, "assistant_abuse|harm", ALL].n > 0
+
+
+# --- conversations as a whole
+
+
+def course(
+    name: str, *decisions: str, call: str | None = "continue", justified_at: int | None = None, kind: str = "k", source: str = "s", **changes: Any
+) -> ScoredDialogue:
+    """User and assistant in turn, a decision a turn: `.` calm, `w` warn, `W` warned, `c` confirm, `E` end, `e` after it, `s` an end that the mode withheld."""
+    made: dict[str, Decision] = {
+        ".": Decision("continue", "none", "calm"),
+        "w": Decision("continue", "warn", "warning_due"),
+        "W": Decision("continue", "none", "warned"),
+        "c": Decision("continue", "confirm", "end_requested"),
+        "E": Decision("end", "none", "harm_after_warning"),
+        "e": Decision("end", "none", "already_ended"),
+        "s": Decision("continue", "none", "harm_after_warning", would_call="end"),
+    }
+    turns = tuple(ScoredTurn(i, "assistant" if i % 2 else "user", {}, 1, made[letter]) for i, letter in enumerate(decisions))
+    end = next((i for i, letter in enumerate(decisions) if letter == "E"), None)
+    would = next((i for i, letter in enumerate(decisions) if letter == "s"), None)
+    scored = ScoredDialogue(name, "m", "continue" if end is None else "end", end, turns, would_end_at=would, source=source)
+    return replace(scored, meta={"call": call, "justified_at": justified_at, "kind": kind}, **changes)
+
+
+COURSES = [
+    course("a", *"....", kind="chat", source="real"),
+    course("b", *"..wW..", kind="chat"),
+    course("c", *"..E", kind="chat"),  # a false end
+    course("d", *"..wW..E", call="end", justified_at=4, kind="abuse"),
+    course("e", *"..wW..Ee", call="end", justified_at=6, kind="abuse"),
+    course("f", *"..wW....", call="end", justified_at=6, kind="abuse"),  # missed
+    course("g", *"..E", call="end", justified_at=4, kind="abuse"),  # too early
+    course("h", *"..s", call=None, kind=""),  # unknown truth
+]
+
+
+def rows_of(scored: list[ScoredDialogue], *more: Any) -> dict[tuple[str, str], ConversationMetrics]:
+    return {(row.group, row.name): row.metrics for row in conversation_rows(scored, *more)}
+
+
+def test_conversations_are_measured_as_a_whole_by_source_and_by_kind() -> None:
+    found = rows_of(COURSES)
+    assert list(found) == [("all", "all"), ("source", "real"), ("source", "s"), ("kind", "abuse"), ("kind", "chat")]
+    everything = found["all", "all"]
+    assert (everything.n, everything.must_go_on, everything.false_ends, everything.should_end) == (8, 3, 1, 4)
+    assert (everything.ended, everything.early) == (2, 1)
+    assert everything.false_end_rate == (1 / 3, *clopper_pearson(1, 3))
+    assert everything.end_recall == (0.5, *clopper_pearson(2, 4))
+    assert everything.warnings_per_1000 == 1000 * 4 / 8
+    assert (found["kind", "chat"].end_recall, found["kind", "chat"].delay_median) == (None, None)
+    assert found["source", "real"].false_end_rate == (0.0, *clopper_pearson(0, 1))
+
+
+def test_the_delay_counts_user_turns_after_the_one_that_justified_the_end() -> None:
+    late = course("x", *"..wW....E", call="end", justified_at=4)
+    abuse = rows_of([late, *COURSES[3:5]])["all", "all"]  # delays 2, 1, 0
+    assert (abuse.delay_median, abuse.delay_90) == (1.0, 2.0)
+
+
+def test_an_end_that_the_mode_withheld_counts_as_decided() -> None:
+    shadowed = course("x", *"..wW..s", call="end", justified_at=6)
+    metrics = rows_of([shadowed, course("y", *"..s")])["all", "all"]
+    assert (metrics.ended, metrics.false_ends) == (1, 1)
+
+
+def labelled(name: str, turns: int, risk_at: int | None, **meta: Any) -> Dialogue:
+    return Dialogue(name, tuple(Message("assistant" if i % 2 else "user", "w", {"risk": 0.6} if i == risk_at else {}) for i in range(turns)), "from", meta)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "risk_at", "violated"),
+    [("..wW..E", 4, 1), ("..wW..E", 6, 1), ("..wW..Ee", None, 0), ("..wW....", 2, 1), ("..wW....", 4, 0), ("..c.", 2, 1), ("..E.e.", 4, 0), ("..s", 0, 1)],
+)  # fmt: skip
+def test_an_end_a_warning_or_a_question_at_or_after_a_turn_at_risk_violates_the_veto(decisions: str, risk_at: int | None, violated: int) -> None:
+    metrics = rows_of([course("x", *decisions)], [labelled("x", len(decisions), risk_at)], ["risk"])["all", "all"]
+    assert (metrics.at_risk, metrics.veto_violations) == (int(risk_at is not None), violated)
+    assert rows_of([course("x", *decisions)])["all", "all"].at_risk == 0  # without labels nothing is known
+
+
+def test_dialogues_supply_the_truth_that_scored_lines_lack() -> None:
+    bare = replace(COURSES[2], meta={}, source="")
+    found = rows_of([bare, COURSES[0]], [labelled("c", 3, None, call="continue", kind="plain")])
+    assert list(found) == [("all", "all"), ("source", "from"), ("kind", "plain")]  # the stranger is passed over
+    assert found["all", "all"].false_ends == 1
+
+
+def test_distress_is_counted() -> None:
+    assert rows_of([course("x", *"..", distress=(1,)), course("y", *"..")])["all", "all"].distressed == 1
+
+
+def test_conversations_twice_or_without_scores_are_refused() -> None:
+    with pytest.raises(DataError, match="found conversation 'a' twice"):
+        conversation_rows([COURSES[0], COURSES[0]])
+    with pytest.raises(DataError, match="found no scores for 1 of 1 dialogues"):
+        conversation_rows([], [labelled("a", 2, None)])
+    assert conversation_rows([]) == []

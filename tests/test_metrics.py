@@ -11,6 +11,9 @@ import pytest
 from lastresort.metrics import (
     average_precision,
     best_f1_threshold,
+    beta_cdf,
+    clopper_pearson,
+    conversations_needed,
     expected_calibration_error,
     f1_score,
     label_metrics,
@@ -19,6 +22,8 @@ from lastresort.metrics import (
 )
 
 reference = pytest.importorskip("sklearn.metrics", reason="scikit-learn (extra: train) is the reference of the measures")
+
+stats = pytest.importorskip("scipy.stats", reason="scipy (comes with scikit-learn) is the reference of the intervals")
 
 Array = npt.NDArray[np.float64]
 SEEDS = range(40)
@@ -178,3 +183,51 @@ def test_the_threshold_itself_is_flagged() -> None:
 def test_what_cannot_be_measured_raises(labels: Any, scores: Any) -> None:
     with pytest.raises(ValueError, match=r"found .*expected"):
         label_metrics(np.array(labels, dtype=float), np.array(scores, dtype=float), 0.5)
+
+
+# --- exact intervals of rates, against scipy
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 2995, 170_124])
+def test_exact_intervals_are_those_of_the_beta_quantiles(n: int, confidence: float) -> None:
+    for hits in sorted({0, 1, n // 3, n // 2, n - 1, n}):
+        for two_sided in (True, False):
+            tail = (1 - confidence) / (2 if two_sided else 1)
+            low = 0.0 if hits == 0 else float(stats.beta.ppf(tail, hits, n - hits + 1))
+            high = 1.0 if hits == n else float(stats.beta.isf(tail, hits + 1, n - hits))
+            assert clopper_pearson(hits, n, confidence, two_sided=two_sided) == pytest.approx((low, high), rel=1e-8)
+
+
+def test_the_beta_distribution_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    for a, b, x in zip(np.exp(rng.uniform(-3, 9, 300)), np.exp(rng.uniform(-3, 9, 300)), rng.random(300), strict=True):
+        assert beta_cdf(float(x), float(a), float(b)) == pytest.approx(float(stats.beta.cdf(x, a, b)), rel=1e-8, abs=1e-14)
+    assert [beta_cdf(x, 2.0, 3.0) for x in (-1.0, 0.0, 1.0, 2.0)] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_an_interval_covers_the_rate_as_often_as_it_says() -> None:
+    """Exactly, by summing over all outcomes: the upper end lies below the true rate in at most 5% of cases."""
+    for n, rate in [(30, 0.05), (200, 0.01), (500, 0.5)]:
+        missed = sum(float(stats.binom.pmf(hits, n, rate)) for hits in range(n + 1) if clopper_pearson(hits, n, 0.95, two_sided=False)[1] < rate)
+        assert missed <= 0.05
+
+
+def test_nothing_seen_says_nothing() -> None:
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("hits", "n", "confidence"), [(2, 1, 0.95), (-1, 1, 0.95), (0, 1, 1.0), (0, 1, 0.0)])
+def test_impossible_counts_are_refused(hits: int, n: int, confidence: float) -> None:
+    with pytest.raises(ValueError, match="expected hits in 0…n"):
+        clopper_pearson(hits, n, confidence)
+
+
+@pytest.mark.parametrize(
+    ("limit", "confidence", "errors", "needed"), [(0.001, 0.95, 0, 2995), (0.001, 0.99, 0, 4603), (0.001, 0.95, 1, 4742), (0.5, 0.5, 0, 1)]
+)
+def test_how_many_conversations_a_claim_needs(limit: float, confidence: float, errors: int, needed: int) -> None:
+    assert conversations_needed(limit, confidence, errors) == needed
+    assert clopper_pearson(errors, needed, confidence, two_sided=False)[1] <= limit
+    if needed > 1:
+        assert clopper_pearson(errors, needed - 1, confidence, two_sided=False)[1] > limit

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lastresort.errors import ConfigError, ScoringError
-from lastresort.policy import EVIDENCE_LIMIT, DecisionPolicy, PolicyConfig, PolicyState, Threshold, parse_policy, state_from_json, state_to_json
-from lastresort.types import Decision, TurnScore
+from lastresort.errors import ConfigError, ScoringError, StateError
+from lastresort.policy import EVIDENCE_LIMIT, DecisionPolicy, PolicyConfig, PolicyState, Threshold, parse_policy, read_policy, state_from_json, state_to_json
+from lastresort.types import Act, Decision, Mode, TurnScore
 
 LOW, BAND, HIGH = 0.1, 0.5, 0.9
 ENTER, RELEASE = 0.7, 0.4
@@ -30,6 +31,7 @@ CONFIG = PolicyConfig(
     grave=("grave",),
     vetoes=("risk", "intent"),
     thresholds={"default": Threshold(ENTER, RELEASE)},
+    mode="enforce",
 )
 LETTERS: dict[str, dict[str, float]] = {
     ".": {},
@@ -477,6 +479,156 @@ def test_b12_distress_and_other_signals_do_not_move_the_decision() -> None:
     assert policy.run([turn(0, "h"), plain]) == policy.run([turn(0, "h"), distressed])
 
 
+def test_b12_distress_is_reported_at_or_above_its_threshold() -> None:
+    policy = DecisionPolicy(replace(CONFIG, distress_label="distress"))
+    found = [policy.distressed(TurnScore(1, "assistant", {"distress": value})) for value in (0.0, 0.69, ENTER, 1.0)]
+    assert found == [False, False, True, True]
+    assert not DecisionPolicy(CONFIG).distressed(TurnScore(1, "assistant", {"distress": 1.0}))
+    assert not policy.distressed(user(0))
+    with pytest.raises(ScoringError, match="turn 1: distress: found None"):
+        policy.distressed(turn(1, "R"))
+
+
+# --- B13 modes ------------------------------------------------------------------------------------------------------
+
+ROAD = f"{WARNED} h"
+
+
+def show_both(text: str, mode: Mode) -> tuple[str, str]:
+    """What the host sees, and what was decided."""
+    decisions = play(text, mode=mode)
+    seen = " ".join("END" if d.call == "end" else {"none": "-"}.get(d.advice, d.advice) for d in decisions)
+    return seen, " ".join("END" if d.decided_call == "end" else {"none": "-"}.get(d.decided_advice, d.decided_advice) for d in decisions)
+
+
+def test_b13_a_policy_that_does_not_say_otherwise_only_records() -> None:
+    assert PolicyConfig(triggers=("harm",), thresholds={"default": Threshold(0.5, 0.5)}).mode == "shadow"
+
+
+def test_b13_off_decides_nothing() -> None:
+    assert {(d.call, d.advice, d.reason, d.would_call, d.would_advise) for d in play(ROAD, mode="off")} == {("continue", "none", "mode_off", None, None)}
+    assert final_state(ROAD, mode="off") == PolicyState(mode="off")
+
+
+def test_b13_shadow_decides_and_records_but_never_acts() -> None:
+    seen, decided = show_both(f"{ROAD} e A e v", "shadow")
+    assert set(seen.split()) == {"-"}
+    assert decided == "redirect - redirect - redirect - warn - END confirm - END support"
+
+
+def test_b13_advise_acts_up_to_the_warning_and_still_supports() -> None:
+    seen, decided = show_both(f"{ROAD} A h e A e v", "advise")
+    assert seen == "redirect - redirect - redirect - warn - redirect - redirect - - - support"
+    assert decided == "redirect - redirect - redirect - warn - END - END confirm - END support"
+
+
+def test_b13_enforce_withholds_nothing() -> None:
+    assert {(d.would_call, d.would_advise) for d in play(ROAD)} == {(None, None)}
+
+
+def test_b13_warnings_and_questions_that_were_withheld_do_not_count_when_the_mode_begins_to_act() -> None:
+    for mode, token, expected in [("shadow", "h", "warn"), ("advise", "h", "end"), ("enforce", "h", "end")]:
+        _, decision = DecisionPolicy(CONFIG).step(final_state(WARNED, mode=mode), turn(8, token))
+        assert expected in (decision.advice, decision.call), mode
+    for mode, expected in [("shadow", "confirm"), ("advise", "confirm"), ("enforce", "end")]:
+        _, decision = DecisionPolicy(CONFIG).step(final_state("e A", mode=mode), turn(2, "e"))
+        assert expected in (decision.advice, decision.call), mode
+    assert DecisionPolicy(CONFIG).step(final_state("h R h R h", mode="shadow"), turn(5, "R"))[0].redirections == 3  # what was observed stays
+
+
+def test_b13_what_was_open_before_off_is_no_longer_open_after_it() -> None:
+    off, on = DecisionPolicy(CONFIG, "off"), DecisionPolicy(CONFIG)
+    state, _ = off.step(final_state("h R h R h R h"), turn(7, "."))
+    assert on.step(state, turn(8, "A"))[0].warnings == 0
+
+
+def test_b13_an_end_that_happened_stays_whatever_the_mode() -> None:
+    for mode in ("off", "shadow", "advise"):
+        assert DecisionPolicy(CONFIG, mode).step(final_state(ROAD), turn(9, "."))[1].call == "end"
+
+
+def test_b13_a_veto_is_kept_from_mode_to_mode() -> None:
+    for mode in ("shadow", "advise"):
+        assert DecisionPolicy(CONFIG).step(final_state("v", mode=mode), turn(1, "h"))[1].advice == "support"
+
+
+def test_b13_off_in_yaml_is_the_mode_and_not_a_boolean(tmp_path: Path) -> None:
+    for word, mode in [("off", "off"), ("'off'", "off"), ("advise", "advise")]:
+        (tmp_path / "p.yaml").write_text(f"mode: {word}\ntriggers: [harm]\nthresholds: {{default: {{enter: 0.7, release: 0.4}}}}\n", encoding="utf-8")
+        assert read_policy(tmp_path / "p.yaml").mode == mode
+    (tmp_path / "p.yaml").write_text("mode: on\ntriggers: [harm]\nthresholds: {default: {enter: 0.7, release: 0.4}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="mode: found True, expected 'off', 'shadow', 'advise' or 'enforce'"):
+        read_policy(tmp_path / "p.yaml")
+
+
+# --- host acknowledgement -------------------------------------------------------------------------------------------
+
+
+def acknowledged(text: str, act: Act, mode: Mode = "enforce") -> tuple[PolicyState, Decision]:
+    """The state and decision after a sequence and then an act of the host."""
+    return DecisionPolicy(replace(CONFIG, mode=mode)).acknowledge(final_state(text, mode=mode), act, len(text.split()) - 1)
+
+
+def test_b3_a_warning_by_the_host_counts_once_and_is_recorded() -> None:
+    state, decision = acknowledged("h R h R h R h", "warned")
+    assert (state.warnings, state.acts, state.evidence[-1], decision.reason) == (1, (("warned", 6),), 6, "warned")
+    after, decision = DecisionPolicy(CONFIG).step(state, turn(7, "A"))
+    assert (after.warnings, decision.reason) == (1, "observed")
+    assert DecisionPolicy(CONFIG).step(after, turn(8, "h"))[1].call == "end"
+
+
+@pytest.mark.parametrize("text", ["", "h", "h R h R h R", WARNED, "h R h R h R h .", "v", "h R h R h R h v", f"{WARNED} h"])
+def test_b3_a_host_cannot_warn_ahead_of_the_advice(text: str) -> None:
+    with pytest.raises(StateError, match="acknowledge: found 'warned' in mode enforce"):
+        acknowledged(text, "warned")
+
+
+def test_b7_the_hosts_own_question_ends_with_a_yes_and_goes_on_with_a_no() -> None:
+    for text in ("e", "e A"):
+        state, decision = acknowledged(text, "confirmed")
+        assert (state.ended_at, state.acts, decision.call, decision.reason) == (len(text.split()) - 1, (("confirmed", state.ended_at),), "end", "end_confirmed")
+        state, decision = acknowledged(text, "declined")
+        assert (state.ended_at, state.confirmation, decision.call, decision.reason) == (None, "none", "continue", "end_declined")
+        assert DecisionPolicy(CONFIG).step(state, turn(2, "e"))[1].advice == "confirm"  # a later wish is asked about anew
+
+
+@pytest.mark.parametrize("text", ["", "h", ". A", "e A .", "e A e", "e v", WARNED])
+@pytest.mark.parametrize("act", ["confirmed", "declined"])
+def test_b7_a_host_cannot_end_without_the_users_request(text: str, act: Act) -> None:
+    with pytest.raises(StateError, match="acknowledge"):
+        acknowledged(text, act)
+
+
+@pytest.mark.parametrize(("text", "act"), [("h R h R h R h", "warned"), ("e", "confirmed")])
+def test_b13_what_a_mode_withholds_cannot_be_acknowledged(text: str, act: Act) -> None:
+    for mode in ("off", "shadow"):
+        with pytest.raises(StateError):
+            acknowledged(text, act, mode)
+    with pytest.raises(StateError):  # nor can what another mode withheld
+        DecisionPolicy(CONFIG).acknowledge(final_state(text, mode="shadow"), act, 6)
+
+
+def test_the_record_of_acts_survives_a_quiet_spell_and_a_veto() -> None:
+    state, _ = acknowledged("h R h R h R h", "warned")
+    policy = DecisionPolicy(replace(CONFIG, quiet_turns_to_reset=1))
+    for token in (".", "v"):
+        after, _ = policy.step(state, turn(7, token))
+        assert (after.warnings, after.acts) == (0, state.acts)
+
+
+# --- policies that never end ----------------------------------------------------------------------------------------
+
+
+def test_without_a_number_of_redirections_harm_is_redirected_for_ever() -> None:
+    never = {"redirections_before_warning": None, "grave_redirections_before_warning": None, "end_request_label": None}
+    assert set(show("g R h R " * 40, **never).split()) == {"redirect", "-"}
+    assert set(show("e A " * 4, **never).split()) == {"-"}
+
+
+def test_without_a_shorter_road_grave_harm_walks_the_common_one() -> None:
+    assert show("g R g R g R g A g", grave_redirections_before_warning=None) == "redirect - redirect - redirect - warn - END"
+
+
 # --- B14 a failure to score raises ----------------------------------------------------------------------------------
 
 BAD = [float("nan"), float("inf"), float("-inf"), -0.001, 1.001, None]
@@ -581,3 +733,50 @@ def test_a_damaged_state_is_refused(values: dict[str, Any]) -> None:
     assert state_from_json(sound) == PolicyState(at_risk=True)
     with pytest.raises(ConfigError):
         state_from_json({**sound, **values} if values else values)
+
+
+# --- the policies that come with the package ------------------------------------------------------------------------
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs" / "policy"
+
+
+def road_of(config: PolicyConfig, pairs: int, label: str = "assistant_abuse") -> list[Decision]:
+    """Certain, persisting harm, every time certainly redirected."""
+    user_scores = {**dict.fromkeys(config.user_labels, 0.0), label: 1.0, "persistence": 1.0}
+    scores = [TurnScore(i, "assistant", {"redirection": 1.0}) if i % 2 else TurnScore(i, "user", user_scores) for i in range(2 * pairs)]
+    return DecisionPolicy(config, "enforce").run(scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "redirections", "warnings"),
+    [
+        ("default", "assistant_abuse", 3, 1),
+        ("default", "sexual_minors", 2, 1),
+        ("strict-evidence", "assistant_abuse", 4, 2),
+        ("strict-evidence", "mass_harm", 3, 2),
+    ],
+)
+def test_each_policy_file_walks_its_own_road(name: str, label: str, redirections: int, warnings: int) -> None:
+    reasons = [decision.reason for decision in road_of(read_policy(FOLDER / f"{name}.yaml"), 9, label)]
+    before = reasons[: reasons.index("harm_after_warning")]
+    assert (before.count("redirected"), before.count("warned")) == (redirections, warnings)
+
+
+def test_the_research_policy_records_and_never_ends_in_any_mode() -> None:
+    config = read_policy(FOLDER / "research.yaml")
+    decisions = road_of(config, 30) + road_of(config, 30, "sexual_minors")
+    assert {(d.call, d.advice) for d in decisions} == {("continue", "redirect"), ("continue", "none")}
+    assert config.distress_label == "distress"
+
+
+def test_every_policy_file_only_records_until_somebody_says_otherwise() -> None:
+    assert {read_policy(path).mode for path in FOLDER.glob("*.yaml")} == {"shadow"}
+
+
+def test_strict_evidence_asks_for_more_of_everything() -> None:
+    default, strict = (read_policy(FOLDER / f"{name}.yaml") for name in ("default", "strict-evidence"))
+    assert strict.user_labels == default.user_labels
+    for label in (*default.triggers, "persistence", "end_request", "redirection"):
+        assert strict.threshold(label).enter > default.threshold(label).enter
+    for label in default.vetoes:
+        assert strict.threshold(label).enter < default.threshold(label).enter

@@ -13,17 +13,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import ArtifactError, ConfigError, ConversationEnded, DataError, LastResortError, MissingExtraError, ScoringError, StateError
+from .errors import ArtifactError, ConfigError, ConversationEnded, DataError, FalseEndAlarm, LastResortError, MissingExtraError, ScoringError, StateError
 from .types import Decision, Dialogue, LabelSpec, Message, ScoredDialogue, ScoredTurn, TurnScore
 
 if TYPE_CHECKING:
     from .conversation import ConversationState, Monitor, decide, load
     from .policy import DecisionPolicy, PolicyConfig
+    from .tree import ConversationTree
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "ConversationState": "conversation",
+    "ConversationTree": "tree",
     "Monitor": "conversation",
     "decide": "conversation",
     "load": "conversation",
@@ -36,10 +38,12 @@ __all__ = [
     "ConfigError",
     "ConversationEnded",
     "ConversationState",
+    "ConversationTree",
     "DataError",
     "Decision",
     "DecisionPolicy",
     "Dialogue",
+    "FalseEndAlarm",
     "LabelSpec",
     "LastResortError",
     "Message",

@@ -6,6 +6,7 @@ models/<name>/
     manifest.json   labels in order with roles, memory size, token budget, default policy, provenance, sha256 of every file
     metrics.json    as measured on validation
     README.md       the model card
+    certificate.json  what was certified about false ends, if anything: by `lastresort calibrate`
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MODELS_PACKAGE = "lastresort_models"
 """The package that carries released model folders; never imported, only looked into."""
 
 MANIFEST = "manifest.json"
+CERTIFICATE = "certificate.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "memory")
@@ -94,11 +96,55 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """A claim about false ends: with `confidence`, at most the share `max_false_end_rate` of such conversations is ended by this policy on this model.
+
+    Attributes:
+        population: for which conversations the claim holds, in words.
+        n: conversations that must go on, in the part that certified.
+        errors: of them, those that were ended.
+        bound: exact (Clopper–Pearson) upper bound of the rate for these counts alone, 0…1.
+        max_false_end_rate: the claimed limit, 0…1.
+        confidence: of the claim, 0…1, whatever number of candidates was tried.
+        candidates: how many policies were tested in a fixed order before this one was taken, itself included.
+        kinds: kind of dialogue to how many of `n`.
+        sources: source to [conversations, ended ones].
+        end_recall: share of conversations that should end and did once justified, in the certifying part; None without any.
+        should_end: how many those were.
+        policy: the settings for which the claim holds, as in `configs/policy/`.
+        model: `name@digest8`.
+        digest: full digest of the model; with another one the folder does not load.
+        date: ISO 8601.
+        package_version: that certified.
+        format_version: of this record.
+    """
+
+    population: str
+    n: int
+    errors: int
+    bound: float
+    max_false_end_rate: float
+    confidence: float
+    candidates: int
+    kinds: Mapping[str, int]
+    sources: Mapping[str, tuple[int, int]]
+    end_recall: float | None
+    should_end: int
+    policy: Mapping[str, Any]
+    model: str
+    digest: str
+    date: str
+    package_version: str
+    format_version: int = 1
+
+
+@dataclass(frozen=True)
 class ModelFolder:
     """A verified model folder."""
 
     path: Path
     manifest: Manifest
+    certificate: Certificate | None = None
 
     @property
     def model_path(self) -> Path:
@@ -126,6 +172,37 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
+def write_certificate(folder: Path, certificate: Certificate) -> None:
+    """Writes `certificate.json`."""
+    text = json.dumps(asdict(certificate), indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / CERTIFICATE).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_certificate(folder: Path, manifest: Manifest) -> Certificate | None:
+    """Reads and checks `certificate.json`, if there is one. Raises `ArtifactError`, also if it was made for another model."""
+    path = folder / CERTIFICATE
+    if not path.exists():
+        return None
+    record = _read_json(path)
+    try:
+        certificate = parse_settings(Certificate, record if isinstance(record, dict) else {}, where=str(path))
+    except ConfigError as error:
+        raise ArtifactError(str(error)) from None
+    if certificate.digest != manifest.digest:
+        found = f"found a certificate of {certificate.model} ({certificate.digest[:12]}…), expected one of {manifest.tag} ({manifest.digest[:12]}…)"
+        raise ArtifactError(f"{path}: digest: {found}: certify this model, or remove the file")
+    return certificate
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: found no valid JSON: {error}") from None
+
+
 def _refuse(name: str) -> None:
     raise ValueError(f"found {name}, expected a finite number")
 
@@ -133,12 +210,7 @@ def _refuse(name: str) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Reads and checks `manifest.json` alone. Raises `ArtifactError`."""
     path = folder / MANIFEST
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: found no valid JSON: {error}") from None
+    record = _read_json(path)
     found = record.get("format_version") if isinstance(record, dict) else None
     if found != FORMAT_VERSION:
         raise ArtifactError(f"{path}: format_version: found {found!r}, expected {FORMAT_VERSION}")
@@ -156,7 +228,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def load_folder(path: str | Path) -> ModelFolder:
-    """Verifies a model folder: manifest, format version, presence and sha256 of every file it names.
+    """Verifies a model folder: manifest, format version, presence and sha256 of every file it names, and that a certificate is its own.
 
     Raises:
         ArtifactError: names the file, what was found and what was expected.
@@ -173,7 +245,7 @@ def load_folder(path: str | Path) -> ModelFolder:
         if found != expected:
             size = target.stat().st_size
             raise ArtifactError(f"{target}: found sha256 {found[:12]}… ({size} bytes), expected {expected[:12]}…: the file is truncated or altered")
-    return ModelFolder(folder, manifest)
+    return ModelFolder(folder, manifest, read_certificate(folder, manifest))
 
 
 def shipped_model(name: str = "lastresort-minilm") -> Path:

@@ -6,11 +6,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from .conversation import Monitor
-from .types import Dialogue, ScoredDialogue
+from .types import Dialogue, Mode, ScoredDialogue
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -57,15 +58,16 @@ def map_ordered(function: Callable[[A], B], items: Iterable[A], workers: int) ->
                 future.cancel()
 
 
-def score_dialogues(monitor: Monitor, dialogues: Iterable[Dialogue], *, workers: int | None = None) -> Iterator[ScoredDialogue]:
+def score_dialogues(monitor: Monitor, dialogues: Iterable[Dialogue], *, workers: int | None = None, mode: Mode = "enforce") -> Iterator[ScoredDialogue]:
     """Scores dialogues on all CPUs; memory stays bounded whatever the number of dialogues.
 
     Args:
         monitor: model and policy; shared by the workers.
         dialogues: any iterable; read as needed.
         workers: threads; None for `available_cpus()`. The result does not depend on it.
+        mode: in which stored conversations are judged.
 
     Raises:
         ScoringError: of the first dialogue that could not be scored.
     """
-    yield from map_ordered(monitor.score, dialogues, workers or available_cpus())
+    yield from map_ordered(partial(monitor.score, mode=mode), dialogues, workers or available_cpus())

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,10 +18,13 @@ from rich.table import Table
 
 from . import __version__
 from .errors import DataError, LastResortError, MissingExtraError
+from .types import Mode
 
 if TYPE_CHECKING:
+    from .artifact import Certificate
+    from .calibration import Calibration
     from .data import BadLine
-    from .evaluation import Row
+    from .evaluation import ConversationRow, Row
     from .types import Dialogue, ScoredDialogue
 
 app = typer.Typer(
@@ -36,6 +39,9 @@ EXTRA_OF_VERB = {"train": "train", "export": "train", "baselines": "train", "car
 ModelOption = Annotated[Path | None, typer.Option("--model", help="model folder; default: the shipped model")]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="file to write, - for standard output")]
 SkipOption = Annotated[Path | None, typer.Option("--skip-bad", help="write bad lines to this file and go on")]
+ModeOption = Annotated[
+    Mode, typer.Option("--mode", help="off, shadow, advise or enforce: how far decisions act; stored conversations are judged in full unless said otherwise")
+]
 TableOption = Annotated[bool, typer.Option("--table", help="also print a readable table of every conversation")]
 
 
@@ -56,6 +62,7 @@ def score(
     output: OutputOption = Path("-"),
     model: ModelOption = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="policy file; default: the model's own")] = None,
+    mode: ModeOption = "enforce",
     skip_bad: SkipOption = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="threads; default: all CPUs of this process")] = None,
     table: TableOption = False,
@@ -72,7 +79,7 @@ def score(
         dialogues = read_dialogues(source, on_bad=on_bad)
         if table:
             dialogues = _remember(dialogues, texts)
-        for scored in _progress(score_dialogues(monitor, dialogues, workers=workers), "scoring"):
+        for scored in _progress(score_dialogues(monitor, dialogues, workers=workers, mode=mode), "scoring"):
             _write_line(stream, scored_to_json(scored))
             if table:
                 _print_conversation(scored, texts.popleft())
@@ -83,6 +90,7 @@ def decide(
     source: Annotated[Path, typer.Argument(metavar="SCORED.jsonl", help="output of `score`; - for standard input")],
     policy: Annotated[Path, typer.Option("--policy", help="policy file")],
     output: OutputOption = Path("-"),
+    mode: ModeOption = "enforce",
     skip_bad: SkipOption = None,
     table: TableOption = False,
 ) -> None:
@@ -96,10 +104,42 @@ def decide(
     rules = DecisionPolicy(read_policy(policy))
     with _bad_lines(skip_bad) as on_bad, _open_output(output) as stream:
         for scored in _progress(iter_records(ScoredDialogue, source, on_bad=on_bad), "deciding"):
-            decided = decide_again(scored, rules)
+            decided = decide_again(scored, rules, mode)
             _write_line(stream, scored_to_json(decided))
             if table:
                 _print_conversation(decided, None)
+
+
+@app.command()
+def explain(
+    source: Annotated[Path, typer.Argument(metavar="SCORED.jsonl", help="output of `score` or `decide`; - for standard input")],
+    id_: Annotated[str | None, typer.Option("--id", help="which conversation; may be left out if there is only one")] = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="decide again with this policy file first")] = None,
+    mode: ModeOption = "enforce",
+    dialogues: Annotated[list[Path] | None, typer.Option("--dialogues", help="the dialogues that were scored; may be repeated")] = None,
+    with_text: Annotated[bool, typer.Option("--with-text", help="also print what was said; needs --dialogues")] = False,
+) -> None:
+    """Prints the course of a conversation as a timeline: what was decided on each turn, why, and what would have changed it."""
+    from .conversation import decide as decide_again
+    from .data import iter_records
+    from .policy import DecisionPolicy, read_policy
+    from .types import ScoredDialogue
+
+    if with_text and not dialogues:
+        raise typer.BadParameter("--with-text needs --dialogues, since scored output holds no text")
+    found: ScoredDialogue | None = None
+    for number, record in enumerate(iter_records(ScoredDialogue, source)):
+        if id_ is None and number:
+            raise DataError("found more than one conversation, expected --id to say which", where=str(source))
+        if id_ is None or record.id == id_:
+            found = record
+            if id_ is not None:
+                break
+    if found is None:
+        raise DataError("found no conversation" + ("" if id_ is None else f" with id {id_!r}") + ", expected one", where=str(source))
+    if policy is not None:
+        found = decide_again(found, DecisionPolicy(read_policy(policy)), mode)
+    _print_course(found, _dialogue_of(found, dialogues or ()) if with_text else None)
 
 
 @app.command()
@@ -111,14 +151,19 @@ def evaluate(
     group: Annotated[list[str] | None, typer.Option("--any", metavar="A,B,…", help="labels to measure as one; may be repeated")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON to write, - for standard output")] = None,
     by_source: Annotated[bool, typer.Option("--by-source/--pooled", help="one row for each source too")] = True,
+    conversations: Annotated[
+        bool, typer.Option("--conversations", help="measure conversations as a whole instead: false ends, end recall, delay, vetoes")
+    ] = False,
 ) -> None:
-    """Measures a model on labelled dialogues, per label and source, beside baselines."""
+    """Measures a model on labelled dialogues, per label and source, beside baselines; or conversations as a whole."""
+    from dataclasses import asdict
+
     from .artifact import load_folder, shipped_model
     from .batch import score_dialogues
     from .conversation import load
     from .data import iter_records, read_dialogues
+    from .evaluation import conversation_rows, rows_to_json
     from .evaluation import evaluate as measure
-    from .evaluation import rows_to_json
     from .types import ScoredDialogue
 
     _protect((*data, scored, *(baseline or ())), (output,))
@@ -132,6 +177,17 @@ def evaluate(
         outputs[manifest.tag] = list(iter_records(ScoredDialogue, scored))
     else:
         outputs[manifest.tag] = list(_progress(score_dialogues(load(folder), dialogues), "scoring"))
+    if conversations:
+        courses = conversation_rows(outputs[manifest.tag], dialogues, [label.name for label in manifest.labels if label.role == "veto"])
+        if not by_source:
+            courses = [row for row in courses if row.group == "all"]
+        if output is not None:
+            table = {"model": manifest.tag, "data": [path.name for path in data], "conversations": [asdict(row) for row in courses]}
+            with _open_output(output) as stream:
+                stream.write((json.dumps(table, indent=1) + "\n").encode())
+        if output is None or str(output) != "-":
+            _print_courses(courses)
+        return
     for path in baseline or ():
         by_name: dict[str, list[ScoredDialogue]] = {}
         for record in iter_records(ScoredDialogue, path):
@@ -150,6 +206,151 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    sources: Annotated[list[Path], typer.Argument(metavar="SCORED.jsonl…", help="output of `score` for dialogues whose meta says `call` (and `justified_at`)")],
+    population: Annotated[str, typer.Option("--population", help="for which conversations the claim holds, in words")],
+    max_false_end_rate: Annotated[float, typer.Option("--max-false-end-rate", help="limit of the share of conversations ended falsely")] = 0.001,
+    confidence: Annotated[float, typer.Option("--confidence", help="of the claim")] = 0.95,
+    model: ModelOption = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="policy file from which to start; default: the model's own")] = None,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="only these kinds of conversations that must go on; may be repeated")] = None,
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="certify the policy as it stands, on all conversations; they must have had no part in choosing it")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="leave the model folder as it is")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="policy file to write")] = None,
+) -> None:
+    """Chooses thresholds that end most of what should end, with a certified bound on false ends; writes certificate and policy into the model folder."""
+    from datetime import datetime, timezone
+
+    from .artifact import Certificate, load_folder, read_manifest, shipped_model, write_certificate, write_manifest
+    from .calibration import calibrate as choose
+    from .calibration import policy_to_json
+    from .data import iter_records
+    from .policy import parse_policy, read_policy
+    from .types import ScoredDialogue
+
+    _protect((*sources, policy), (output,))
+    path = shipped_model() if model is None else model
+    manifest = read_manifest(path)  # not the whole folder: an old certificate of another model is what is replaced here
+    config = parse_policy(manifest.policy, where=f"{path}/manifest.json: policy") if policy is None else read_policy(policy)
+
+    def scored() -> Iterator[ScoredDialogue]:
+        for source in sources:
+            for record in iter_records(ScoredDialogue, source):
+                if record.model != manifest.tag:
+                    raise DataError(f"{record.id!r}: model: found {record.model}, expected {manifest.tag}", where=str(source))
+                yield record
+
+    conversations = _progress(scored(), "reading")
+    result = choose(conversations, config, max_false_end_rate=max_false_end_rate, confidence=confidence, kinds=tuple(kind or ()), as_is=as_is)
+    _print_calibration(result, max_false_end_rate, confidence)
+    chosen = result.certified
+    if chosen is None:
+        raise DataError(
+            f"found {result.tested[0].errors} false ends by the strictest candidate, expected a bound within {max_false_end_rate:.3%}: nothing is certified"
+        )
+    settings = policy_to_json(chosen.config)
+    certificate = Certificate(
+        population=population,
+        n=chosen.n,
+        errors=chosen.errors,
+        bound=chosen.bound,
+        max_false_end_rate=max_false_end_rate,
+        confidence=confidence,
+        candidates=len(result.tested),
+        kinds=result.kinds,
+        sources=result.sources,
+        end_recall=chosen.recall if chosen.should_end else None,
+        should_end=chosen.should_end,
+        policy=settings,
+        model=manifest.tag,
+        digest=manifest.digest,
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        package_version=__version__,
+    )
+    if output is not None:
+        import yaml
+
+        title = f"# Certified: at most {max_false_end_rate:.3%} false ends at {confidence:.0%} on {manifest.tag}, for: {' '.join(population.split())}\n"
+        command = f"#\n#   lastresort decide SCORED.jsonl --policy {output} -o OUT.jsonl\n"
+        with _open_output(output) as stream:
+            stream.write((title + command + yaml.safe_dump(settings, sort_keys=False, width=160)).encode())
+    if not dry_run:
+        from dataclasses import replace
+
+        write_manifest(path, replace(manifest, policy=settings))
+        write_certificate(path, certificate)
+        load_folder(path)  # what was written can be read
+    _print_certificate(certificate, settings)
+
+
+@app.command()
+def audit(
+    source: Annotated[Path, typer.Argument(metavar="AUDITED.jsonl", help='audited conversations in order: {"id", "ended", "justified"}; - for standard input')],
+    model: ModelOption = None,
+    max_false_end_rate: Annotated[float | None, typer.Option("--max-false-end-rate", help="limit; default: that of the model's certificate")] = None,
+    confidence: Annotated[float | None, typer.Option("--confidence", help="of an alarm; default: that of the certificate")] = None,
+) -> None:
+    """Watches the certified bound in production: may be run after every audited conversation; exits with 1 when the false-end rate has left it."""
+    from .artifact import load_folder, shipped_model
+    from .calibration import Audited
+    from .calibration import audit as watch
+    from .data import iter_records
+
+    if max_false_end_rate is None or confidence is None:
+        folder = load_folder(shipped_model() if model is None else model)
+        if folder.certificate is None and max_false_end_rate is None:
+            raise DataError("found no certificate in the model folder, expected one, or --max-false-end-rate", where=str(folder.path))
+        if folder.certificate is not None:
+            max_false_end_rate = folder.certificate.max_false_end_rate if max_false_end_rate is None else max_false_end_rate
+            confidence = folder.certificate.confidence if confidence is None else confidence
+    state = watch(iter_records(Audited, source), max_false_end_rate or 0.0, 0.95 if confidence is None else confidence)
+    line = f"{state.errors} false ends in {state.n} audited conversations that should have gone on; limit {state.limit:.3%}"
+    typer.echo(f"{line}; evidence against it {state.evidence:.3g}, at its peak {state.peak:.3g}, alarm at {1 / (1 - state.confidence):.3g}")
+    state.check()
+
+
+@app.command()
+def report(
+    sources: Annotated[list[Path], typer.Argument(metavar="SCORED.jsonl…", help="output of `score` or `decide`")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write, - for standard output")] = Path("report.html"),
+    dialogues: Annotated[
+        list[Path] | None, typer.Option("--dialogues", help="the dialogues that were scored, for diagrams against labels; may be repeated")
+    ] = None,
+    model: ModelOption = None,
+    with_text: Annotated[bool, typer.Option("--with-text", help="show what was said; needs --dialogues")] = False,
+    notable: Annotated[int, typer.Option("--notable", min=0, help="at most so many conversations get a strip of their own")] = 60,
+) -> None:
+    """Writes one self-contained HTML page about scored conversations; without any text unless asked for."""
+    from .artifact import load_folder, shipped_model
+    from .data import iter_records, read_dialogues
+    from .report import build
+    from .types import ScoredDialogue
+
+    if with_text and not dialogues:
+        raise typer.BadParameter("--with-text needs --dialogues, since scored output holds no text")
+    _protect((*sources, *(dialogues or ())), (output,))
+    scored = [record for source in sources for record in _progress(iter_records(ScoredDialogue, source), "reading")]
+    if not scored:
+        raise DataError("found no conversation, expected at least one", where=", ".join(map(str, sources)))
+    folder = load_folder(shipped_model() if model is None else model)
+    own = all(record.model == folder.manifest.tag for record in scored)
+    if model is not None and not own:
+        raise DataError(f"found scores of {scored[0].model}, expected {folder.manifest.tag} everywhere", where=str(sources[0]))
+    page = build(
+        scored,
+        labels=folder.manifest.labels if own else (),
+        dialogues=(dialogue for path in dialogues or () for dialogue in read_dialogues(path)),
+        certificate=folder.certificate if own else None,
+        with_text=with_text,
+        notable=notable,
+    )
+    with _open_output(output) as stream:
+        stream.write(page.encode("utf-8", "xmlcharrefreplace"))
+
+
+@app.command()
 def inspect(
     model: Annotated[Path | None, typer.Argument(help="model folder; default: the shipped model")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
@@ -162,7 +363,9 @@ def inspect(
     folder = load_folder(shipped_model() if model is None else model)
     manifest = folder.manifest
     if as_json:
-        typer.echo(json.dumps({"tag": manifest.tag, "path": str(folder.path), **asdict(manifest)}, indent=1, ensure_ascii=False))
+        certificate = None if folder.certificate is None else asdict(folder.certificate)
+        record = {"tag": manifest.tag, "path": str(folder.path), **asdict(manifest), "certificate": certificate}
+        typer.echo(json.dumps(record, indent=1, ensure_ascii=False))
         return
     console = Console()
     verified = f"version {manifest.version}  verified, {len(manifest.files)} files in {folder.path}"
@@ -172,6 +375,10 @@ def inspect(
     for label in manifest.labels:
         table.add_row(_escape(label.name), label.speaker, label.role, f"{label.threshold:.3f}", _escape(label.description))
     console.print(table)
+    if folder.certificate is None:
+        console.print("no certificate: the rate of false ends is not certified")
+    else:
+        _print_certificate(folder.certificate, manifest.policy)
     console.print_json(json.dumps(dict(manifest.provenance)))
 
 
@@ -273,6 +480,89 @@ def _print_conversation(scored: ScoredDialogue, dialogue: Dialogue | None) -> No
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
+def _print_calibration(result: Calibration, limit: float, confidence: float) -> None:
+    title = f"tested in this order; limit {limit:.3%} at {confidence:.0%}"
+    table = Table("triggers", "persistence", "must go on", "false ends", "bound", "should end", "ended", "", title=title, title_justify="left")
+    for candidate in result.tested:
+        config = candidate.config
+        gate = "–" if config.persistence_label is None else f"{config.threshold(config.persistence_label).enter:.2f}"
+        levels = "/".join(sorted({f"{config.threshold(label).enter:.2f}" for label in config.triggers}))
+        counts = (str(candidate.n), str(candidate.errors), f"{candidate.bound:.4%}", str(candidate.should_end), f"{candidate.recall:.1%}")
+        table.add_row(levels, gate, *counts, "[green]passes[/]" if candidate.passed else "[red]fails, stop[/]")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _print_certificate(certificate: Certificate, policy: Mapping[str, Any]) -> None:
+    from .policy import parse_policy
+
+    claim = f"at most {certificate.max_false_end_rate:.3%} of such conversations are ended falsely, with confidence {certificate.confidence:.0%}"
+    counts = f"{certificate.errors} of {certificate.n} that must go on were ended (bound {certificate.bound:.4%})"
+    recall = "" if certificate.end_recall is None else f"; of {certificate.should_end} that should end, {certificate.end_recall:.1%} did"
+    certified, own = parse_policy({**certificate.policy, "mode": "enforce"}, where="certificate"), parse_policy({**policy, "mode": "enforce"}, where="manifest")
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(f"[bold]certificate[/] of {certificate.date[:10]}: {claim}")
+    console.print(f"  {counts}{recall}; {certificate.candidates} candidates tested in a fixed order")
+    console.print(f"  population: {_escape(certificate.population)}")
+    console.print("  by source: " + ", ".join(f"{_escape(name or '–')} {wrong}/{n}" for name, (n, wrong) in certificate.sources.items()))
+    console.print(
+        "  it holds for the model's own policy" if certified == own else "  [yellow]it does not hold for the model's own policy, which is another one[/]"
+    )
+
+
+def _dialogue_of(scored: ScoredDialogue, paths: Iterable[Path]) -> Dialogue:
+    """The dialogue that was scored. Raises `DataError`."""
+    from .data import read_dialogues
+
+    for path in paths:
+        for dialogue in read_dialogues(path):
+            if dialogue.id == scored.id:
+                if [message.role for message in dialogue.messages] != [turn.role for turn in scored.turns]:
+                    raise DataError(
+                        f"found {len(dialogue.messages)} messages in {scored.id!r}, expected the {len(scored.turns)} that were scored", where=str(path)
+                    )
+                return dialogue
+    raise DataError(f"found no dialogue with id {scored.id!r}, expected the one that was scored", where=", ".join(map(str, paths)))
+
+
+def _print_course(scored: ScoredDialogue, dialogue: Dialogue | None) -> None:
+    """The timeline of `explain` on standard output."""
+    from .explain import MEANING
+
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    ending = scored.decided_end
+    verdict = "[green]continue[/]" if ending is None else f"[bold red]{'end' if scored.ended_at is not None else 'would end'}[/] at message {ending}"
+    console.print(f"[bold]{_escape(scored.id)}[/]  {verdict}  [dim]{_escape(scored.model)}, mode {scored.mode}[/]")
+    if scored.distress:
+        console.print(f"[magenta]apparent distress of the assistant[/] at messages {', '.join(map(str, scored.distress))}")
+    table = Table("#", "who", "decided", "why", "otherwise with", expand=True, show_lines=dialogue is not None)
+    table.columns[0].justify = "right"
+    table.columns[3].ratio, table.columns[4].ratio = 3, 2
+    for turn in scored.turns:
+        decision, why, decided, otherwise = turn.decision, "", "", ""
+        if decision is not None:
+            numbers = sorted(decision.numbers.items(), key=lambda item: item[1][1] - item[1][0])
+            reached = [item for item in numbers if item[1][0] >= item[1][1]] or numbers[:1]
+            why = "; ".join(
+                [MEANING[decision.reason]]
+                + [f"{label} {value:.2f} {'≥' if value >= limit else '<'} {limit:.2f}" for label, (value, limit) in reached]
+                + [
+                    f"{name.replace('_', ' ')} {value}/{limit}"
+                    for name, (value, limit) in decision.counts.items()
+                    if value and (name != "quiet_turns" or decision.evidence)
+                ]
+            )
+            decided = "END" if decision.decided_call == "end" else decision.decided_advice
+            decided = {"END": "[bold red]END[/]", "warn": "[yellow]warn[/]", "support": "[cyan]support[/]", "none": "[dim]–[/]"}.get(decided, decided)
+            if decision.would_call is not None or decision.would_advise is not None:
+                decided += " [dim](withheld)[/]"
+            otherwise = decision.counterfactual
+        elif turn.role in ("system", "tool"):
+            why = MEANING["not_scored"]
+        text = "" if dialogue is None else "\n[italic]" + _escape(" ".join(dialogue.messages[turn.index].content.split())) + "[/]"
+        table.add_row(str(turn.index), turn.role, decided, _escape(why) + text, _escape(otherwise))
+    console.print(table)
+
+
 def _escape(text: str) -> str:
     from rich.markup import escape
 
@@ -301,6 +591,40 @@ def _print_rows(rows: Iterable[Row]) -> None:
             cells += [show(m.average_precision), show(m.f1), show(m.macro_f1), show(m.recall_at_1_fpr), show(m.flagged), show(m.ece)]
         table.add_row(_escape(label), _escape(source), str(first.n), show(first.prevalence), *cells)
     Console(width=None if sys.stdout.isatty() else 100 + 60 * len(scorers)).print(table)
+
+
+def _print_courses(rows: Iterable[ConversationRow]) -> None:
+    def share(value: tuple[float, float, float] | None, digits: int) -> str:
+        return "–" if value is None else f"{value[0]:.{digits}%} ({value[1]:.{digits}%}–{value[2]:.{digits}%})"
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:g}"
+
+    heads = (
+        "group",
+        "name",
+        "n",
+        "must go on",
+        "false ends",
+        "rate (95%)",
+        "should end",
+        "ended (95%)",
+        "early",
+        "delay",
+        "in 9 of 10",
+        "warnings/1000",
+        "at risk",
+        "violations",
+    )
+    table = Table(*heads)
+    for row in rows:
+        m = row.metrics
+        wrong = f"[red]{m.false_ends}[/]" if m.false_ends else "0"
+        violations = f"[bold red]{m.veto_violations}[/]" if m.veto_violations else "0"
+        cells = (str(m.n), str(m.must_go_on), wrong, share(m.false_end_rate, 2), str(m.should_end), share(m.end_recall, 1), str(m.early))
+        more = (number(m.delay_median), number(m.delay_90), f"{m.warnings_per_1000:.0f}", str(m.at_risk), violations)
+        table.add_row(row.group, _escape(row.name) or "–", *cells, *more)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _add_plugin_verbs() -> None:

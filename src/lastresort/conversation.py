@@ -8,20 +8,23 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from .artifact import load_folder, shipped_model
 from .errors import ConfigError, ConversationEnded, StateError
-from .policy import DecisionPolicy, PolicyConfig, PolicyState, parse_policy, read_policy, state_from_json, state_to_json
+from .explain import explained
+from .policy import EVIDENCE_LIMIT, DecisionPolicy, PolicyConfig, PolicyState, parse_policy, read_policy, state_from_json, state_to_json
 from .scoring import Memory, TurnScorer
-from .types import ROLES, Decision, Dialogue, Message, Role, ScoredDialogue, ScoredTurn, TurnScore
+from .types import ROLES, Act, Call, Decision, Dialogue, Message, Mode, Role, ScoredDialogue, ScoredTurn, TurnScore
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+MEASURED_META = ("kind", "call", "justified_at", "hard_negative")
+"""What scored output takes over from a dialogue's `meta`: the truth that measuring needs, no text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,7 @@ class ConversationState:
         memory: what the network carries; float32, shape (memory_size,).
         policy: the policy's counters.
         turns: how many messages have been observed.
+        distress: indices of the assistant turns with apparent distress, the newest of them (B12).
         score: of the newest message, or None before the first.
     """
 
@@ -40,6 +44,7 @@ class ConversationState:
     memory: Memory
     policy: PolicyState
     turns: int = 0
+    distress: tuple[int, ...] = ()
     score: TurnScore | None = None
 
     @property
@@ -56,7 +61,8 @@ class ConversationState:
     def to_json(self) -> str:
         """The state as one line of JSON; gives the same future after `from_json`, to the last bit. The newest score is left out."""
         memory = base64.b64encode(self.memory.astype("<f4").tobytes()).decode("ascii")
-        record = {"version": STATE_VERSION, "model": self.model, "turns": self.turns, "memory": memory, "policy": state_to_json(self.policy)}
+        record: dict[str, Any] = {"version": STATE_VERSION, "model": self.model, "turns": self.turns, "distress": self.distress, "memory": memory}
+        record["policy"] = state_to_json(self.policy)
         return json.dumps(record, allow_nan=False)
 
     @classmethod
@@ -72,12 +78,13 @@ class ConversationState:
                 raise StateError(f"state version: found {record['version']!r}, expected {STATE_VERSION}")
             memory = np.frombuffer(base64.b64decode(record["memory"], validate=True), dtype="<f4").astype(np.float32)
             policy = state_from_json(record["policy"])
-            turns, model = record["turns"], record["model"]
+            turns, model, distress = record["turns"], record["model"], record["distress"]
         except (ValueError, KeyError, TypeError, RecursionError, binascii.Error, ConfigError) as error:
             raise StateError(f"state: cannot be read ({type(error).__name__}), expected the output of to_json") from None
-        if type(turns) is not int or turns < 0 or not isinstance(model, str) or not np.isfinite(memory).all():
-            raise StateError("state: found turns, model or memory out of range, expected the output of to_json")
-        return cls(model, memory, policy, turns)
+        sound = type(turns) is int and turns >= 0 and isinstance(model, str) and isinstance(distress, list) and all(type(place) is int for place in distress)
+        if not sound or not np.isfinite(memory).all():
+            raise StateError("state: found turns, model, distress or memory out of range, expected the output of to_json")
+        return cls(model, memory, policy, turns, tuple(distress))
 
 
 class Monitor:
@@ -101,8 +108,12 @@ class Monitor:
         """The state of a conversation before its first turn."""
         return ConversationState(self.model, self.scorer.initial_memory(), self.policy.start())
 
+    def in_mode(self, mode: Mode) -> Monitor:
+        """The same model and rules in another mode; shares the loaded model."""
+        return Monitor(self.scorer, self.policy.in_mode(mode))
+
     def observe(self, state: ConversationState, role: Role, content: str) -> tuple[ConversationState, Decision]:
-        """Takes the newest turn of a conversation.
+        """Takes the newest turn of a conversation. In the mode `off` nothing is scored and the memory stays as it is.
 
         Args:
             state: of the conversation so far; not changed, keep it to branch from here.
@@ -117,21 +128,47 @@ class Monitor:
             StateError: the state was made by another model, or is damaged.
             ScoringError: the turn could not be scored; the old state still holds.
         """
+        self._check(state)
+        if role not in ROLES:
+            raise StateError(f"role: found {role!r}, expected one of {', '.join(ROLES)}")
+        if self.policy.mode == "off":
+            score, memory = TurnScore(state.turns, role, {}, windows=0), state.memory
+        else:
+            score, memory = self.scorer.score(role, content, state.memory, state.turns)
+        policy, decision = self.policy.step(state.policy, score)
+        distress = state.distress
+        if self.policy.mode != "off" and self.policy.distressed(score):
+            distress = (*distress, score.index)[-EVIDENCE_LIMIT:]
+        after = ConversationState(state.model, memory, policy, state.turns + 1, distress, score)
+        return after, explained(self.policy, state.policy, policy, score, decision)
+
+    def acknowledge(self, state: ConversationState, act: Act) -> tuple[ConversationState, Decision]:
+        """Takes what the host did itself upon the newest advice; the state's `policy.acts` records it.
+
+        Without it a warning counts as given when an assistant turn followed the advice, and a question as answered by the user's next turn.
+
+        Args:
+            state: of the conversation so far; not changed.
+            act: `warned`: the host gave the advised warning; `confirmed` or `declined`: the user's answer to the advised question.
+
+        Returns:
+            The new state and the decision; `confirmed` ends.
+
+        Raises:
+            ConversationEnded: the conversation has ended.
+            StateError: no such advice is open, or the state was made by another model.
+        """
+        self._check(state)
+        policy, decision = self.policy.acknowledge(state.policy, act, max(0, state.turns - 1))
+        return replace(state, policy=policy), decision
+
+    def _check(self, state: ConversationState) -> None:
         if state.model != self.model:
             raise StateError(f"found a state of model {state.model}, expected {self.model}")
         if state.memory.shape != (self.scorer.manifest.memory_size,):
             raise StateError(f"found a memory of {state.memory.size} numbers, expected {self.scorer.manifest.memory_size}")
-        if role not in ROLES:
-            raise StateError(f"role: found {role!r}, expected one of {', '.join(ROLES)}")
-        if state.ended:
-            where = f"this conversation ended at message {state.policy.ended_at}"
-            raise ConversationEnded(f"{where}; edit an earlier message to branch, or start a new conversation")
-        return self._step(state, role, content)
-
-    def _step(self, state: ConversationState, role: Role, content: str) -> tuple[ConversationState, Decision]:
-        score, memory = self.scorer.score(role, content, state.memory, state.turns)
-        policy, decision = self.policy.step(state.policy, score)
-        return replace(state, memory=memory, policy=policy, turns=state.turns + 1, score=score), decision
+        if state.policy.ended_at is not None:
+            raise ConversationEnded(state.policy.ended_at)
 
     def observe_all(self, messages: Iterable[Message]) -> ConversationState:
         """The state after `messages`, from the start; stops at an end."""
@@ -142,62 +179,104 @@ class Monitor:
                 break
         return state
 
-    def score(self, dialogue: Dialogue) -> ScoredDialogue:
+    def score(self, dialogue: Dialogue, mode: Mode = "enforce") -> ScoredDialogue:
         """Scores a whole stored dialogue, judged exactly as the live conversation would have been.
 
         Turns after an end are still scored; their decision stays `end` with the reason `already_ended`.
 
+        Args:
+            dialogue: with or without labels.
+            mode: in which it is judged, whatever the monitor's own mode.
+
         Raises:
             ScoringError: a turn could not be scored.
         """
-        state, turns = self.start(), []
-        for message in dialogue.messages:
-            state, decision = self._step(state, message.role, message.content)
-            assert state.score is not None  # set by every step
-            turns.append((state.score, decision))
-        return assemble(dialogue.id, self.model, turns)
+        memory, scores = self.scorer.initial_memory(), []
+        for index, message in enumerate(dialogue.messages):
+            score, memory = self.scorer.score(message.role, message.content, memory, index)
+            scores.append(score)
+        policy = self.policy.in_mode(mode)
+        return assemble(dialogue.id, self.model, judge(policy, scores), policy, dialogue.source, _truth(dialogue, policy.config))
 
 
-def assemble(dialogue_id: str, model: str, turns: Iterable[tuple[TurnScore, Decision]]) -> ScoredDialogue:
+def judge(policy: DecisionPolicy, scores: Iterable[TurnScore]) -> Iterator[tuple[TurnScore, Decision]]:
+    """Each score with its explained decision, from the start of a conversation. Raises `ScoringError`."""
+    state = policy.start()
+    for score in scores:
+        after, decision = policy.step(state, score)
+        yield score, explained(policy, state, after, score, decision)
+        state = after
+
+
+def assemble(
+    dialogue_id: str,
+    model: str,
+    turns: Iterable[tuple[TurnScore, Decision]],
+    policy: DecisionPolicy | None = None,
+    source: str = "",
+    meta: Mapping[str, Any] | None = None,
+) -> ScoredDialogue:
     """Scores and decisions as the scored output of one conversation."""
     scored = tuple(ScoredTurn(s.index, s.role, s.scores, s.windows, None if d.reason == "not_scored" else d) for s, d in turns)
     ended_at = next((turn.index for turn in scored if turn.decision is not None and turn.decision.call == "end"), None)
-    return ScoredDialogue(dialogue_id, model, "continue" if ended_at is None else "end", ended_at, scored)
+    would_end_at = next((turn.index for turn in scored if turn.decision is not None and turn.decision.would_call == "end"), None)
+    call: Call = "continue" if ended_at is None else "end"
+    mode: Mode = "enforce" if policy is None else policy.mode
+    distress = tuple(t.index for t in scored if policy is not None and policy.distressed(TurnScore(t.index, t.role, t.scores)))
+    return ScoredDialogue(dialogue_id, model, call, ended_at, scored, mode, would_end_at, distress, source, meta or {})
 
 
-def decide(scored: ScoredDialogue, policy: DecisionPolicy) -> ScoredDialogue:
+def decide(scored: ScoredDialogue, policy: DecisionPolicy, mode: Mode = "enforce") -> ScoredDialogue:
     """Decides again from stored scores; no model is needed.
+
+    Args:
+        scored: as stored.
+        policy: the rules.
+        mode: in which it is judged, whatever the policy's own mode.
 
     Raises:
         ScoringError: the scores lack a label that the policy reads.
     """
     scores = [TurnScore(turn.index, turn.role, turn.scores, turn.windows) for turn in scored.turns]
-    return assemble(scored.id, scored.model, zip(scores, policy.run(scores), strict=True))
+    policy = policy.in_mode(mode)
+    return assemble(scored.id, scored.model, judge(policy, scores), policy, scored.source, scored.meta)
+
+
+def _truth(dialogue: Dialogue, config: PolicyConfig) -> dict[str, Any]:
+    """What measuring needs of `meta`. A dialogue whose every user turn is labelled as free of triggers must go on, also if `meta` does not say so."""
+    truth = {name: dialogue.meta[name] for name in MEASURED_META if name in dialogue.meta}
+    harm = [[message.labels[name] for name in config.triggers if name in message.labels] for message in dialogue.messages if message.role == "user"]
+    if "call" not in truth and harm and all(turn and max(turn) < 0.5 for turn in harm):
+        truth["call"] = "continue"
+    return truth
 
 
 def _check_labels(scorer: TurnScorer, config: PolicyConfig) -> None:
     manifest = scorer.manifest
-    wanted = {"user": config.user_labels, "assistant": (config.redirection_label,)}
+    wanted = {"user": config.user_labels, "assistant": config.assistant_labels}
     for speaker, names in wanted.items():
         known = {label.name for label in manifest.labels if label.speaker == speaker}
         if missing := [name for name in names if name not in known]:
             raise ConfigError(f"policy: found the {speaker} labels {', '.join(missing)}, expected only labels of {manifest.tag}: {', '.join(sorted(known))}")
 
 
-def load(model: str | Path | None = None, *, policy: str | Path | PolicyConfig | None = None) -> Monitor:
+def load(model: str | Path | None = None, *, policy: str | Path | PolicyConfig | None = None, mode: Mode | None = None) -> Monitor:
     """Loads a model folder and a policy.
 
     Args:
         model: a model folder; None for the shipped model.
         policy: a policy file or object; None for the one in the model's manifest.
+        mode: how far live decisions act: `off`, `shadow`, `advise` or `enforce`; None for the policy's own.
 
     Returns:
         A monitor, ready to use.
 
     Raises:
         ArtifactError: the folder is incomplete, altered or of another version.
-        ConfigError: the policy is not valid or does not fit the model.
+        ConfigError: the policy or the mode is not valid or does not fit the model.
     """
+    if mode is not None and mode not in get_args(Mode):
+        raise ConfigError(f"mode: found {mode!r}, expected one of {', '.join(get_args(Mode))}")
     folder = load_folder(shipped_model() if model is None else model)
     if isinstance(policy, PolicyConfig):
         config = policy
@@ -205,4 +284,4 @@ def load(model: str | Path | None = None, *, policy: str | Path | PolicyConfig |
         config = read_policy(policy)
     else:
         config = parse_policy(folder.manifest.policy, where=f"{folder.path}/manifest.json: policy")
-    return Monitor(TurnScorer(folder), DecisionPolicy(config))
+    return Monitor(TurnScorer(folder), DecisionPolicy(config, mode))

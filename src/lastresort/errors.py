@@ -7,6 +7,7 @@
     ├── ScoringError         a turn that could not be scored; never a low score instead
     ├── StateError           a conversation state that is damaged or belongs to another model
     ├── ConversationEnded    a turn after the end; edit an earlier turn or start anew
+    ├── FalseEndAlarm        audited conversations say that the false-end rate has left its certificate
     └── MissingExtraError    an optional part that is not installed (names the extra)
 
 Messages say what was found, what was expected and where. They never hold what people wrote.
@@ -52,8 +53,23 @@ class StateError(LastResortError):
 class ConversationEnded(LastResortError):  # noqa: N818 - the name hosts catch; it reads as the event it reports
     """The conversation has ended and takes no further turn.
 
-    Keep an older state to branch from an earlier turn, or start a new conversation with ``monitor.start()``.
+    Attributes:
+        ended_at: index of the message at which it ended.
+        instead: what to do instead, in words for a host.
     """
+
+    instead = "edit an earlier message to branch, or start a new conversation; other conversations are not touched"
+
+    def __init__(self, ended_at: int) -> None:
+        self.ended_at = ended_at
+        super().__init__(f"this conversation ended at message {ended_at}; {self.instead}")
+
+    def __reduce__(self) -> tuple[type[ConversationEnded], tuple[int]]:
+        return type(self), (self.ended_at,)  # so that it survives a process pool
+
+
+class FalseEndAlarm(LastResortError):  # noqa: N818 - an event, not a fault of the program
+    """Audited conversations say that more are ended falsely than the certificate allows."""
 
 
 class MissingExtraError(LastResortError):

@@ -1,10 +1,12 @@
-"""Measures of turn scores against labels. Plain numpy; definitions follow scikit-learn's, against which they are tested.
+"""Measures of turn scores against labels, and exact intervals of rates. Plain numpy; tested against scikit-learn's and scipy's definitions.
 
 A soft label of at least 0.5 counts as positive; unknown labels are left out by the caller.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,3 +140,71 @@ def label_metrics(labels: Array, probabilities: Array, threshold: float, flagged
         ece=expected_calibration_error(labels, probabilities),
         threshold=threshold,
     )
+
+
+def beta_cdf(x: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), by Lentz's continued fraction; a relative error of at most about 1e-9.
+
+    Args:
+        x: 0…1.
+        a: above 0.
+        b: above 0.
+    """
+    if not 0.0 < x < 1.0:
+        return 0.0 if x < 1.0 else 1.0
+    if x > (a + 1.0) / (a + b + 2.0):  # where the fraction converges fast
+        return 1.0 - beta_cdf(1.0 - x, b, a)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
+    tiny, c = 1e-300, 1.0
+    d = 1.0 / max(tiny, abs(1.0 - (a + b) * x / (a + 1.0)))
+    result = d
+    for m in range(1, 100_000):
+        for step in (m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)), -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))):
+            d, c = 1.0 / (1.0 + step * d or tiny), 1.0 + step / c or tiny
+            result *= c * d
+        if abs(c * d - 1.0) < 1e-15:
+            break
+    return front * result
+
+
+def clopper_pearson(hits: int, n: int, confidence: float = 0.95, *, two_sided: bool = True) -> tuple[float, float]:
+    """Exact binomial interval (Clopper and Pearson 1934) for a rate.
+
+    Args:
+        hits: 0…n.
+        n: trials; without any, nothing is known: (0, 1).
+        confidence: between 0 and 1.
+        two_sided: both ends together hold with `confidence`; otherwise each alone does.
+
+    Returns:
+        Lower and upper end; a relative error of about 1e-9.
+    """
+    if not 0 <= hits <= n or not 0.0 < confidence < 1.0:
+        raise ValueError(f"found {hits} of {n} at confidence {confidence}, expected hits in 0…n and a confidence between 0 and 1")
+    tail = (1.0 - confidence) / (2 if two_sided else 1)
+    low = 0.0 if hits == 0 else _bisect(lambda p: beta_cdf(p, hits, n - hits + 1) < tail)[0]
+    high = 1.0 if hits == n else _bisect(lambda p: 1.0 - beta_cdf(p, hits + 1, n - hits) > tail)[1]
+    return low, high
+
+
+def _bisect(below: Callable[[float], bool]) -> tuple[float, float]:
+    """The two neighbouring floats (or nearly) between which `below` turns from true to false on 0…1."""
+    low, high = 0.0, 1.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high) or high - low < 1e-13 * high:
+            break
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return low, high
+
+
+def conversations_needed(limit: float, confidence: float, errors: int = 0) -> int:
+    """The fewest conversations in which `errors` false ends still show, at `confidence`, a rate of at most `limit` (both between 0 and 1)."""
+    enough = errors + 1
+    while clopper_pearson(errors, enough, confidence, two_sided=False)[1] > limit:
+        enough *= 2
+    few = enough // 2
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (middle, enough) if clopper_pearson(min(errors, middle), middle, confidence, two_sided=False)[1] > limit else (few, middle)
+    return enough

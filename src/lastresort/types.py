@@ -24,6 +24,12 @@ Call = Literal["continue", "end"]
 Advice = Literal["none", "redirect", "warn", "confirm", "support"]
 """What the assistant's side could do next."""
 
+Mode = Literal["off", "shadow", "advise", "enforce"]
+"""How far decisions act (B13): not at all, recorded only, up to the warning, in full."""
+
+Act = Literal["warned", "confirmed", "declined"]
+"""What a host did itself and says so: gave the advised warning, got the user's yes or no to the advised question."""
+
 Reason = Literal[
     "calm",  # nothing at or above a threshold
     "uncertain",  # between release and enter: nothing changes
@@ -38,8 +44,9 @@ Reason = Literal[
     "warned",  # assistant turn that counts as the warning
     "observed",  # assistant turn that changes nothing
     "not_scored",  # system or tool turn
+    "end_declined",  # the host says that the user wants to go on
     "already_ended",  # after the end
-    "mode_off",
+    "mode_off",  # nothing is decided
 ]
 """Why a decision is what it is."""
 
@@ -121,7 +128,7 @@ class TurnScore:
 
 @dataclass(frozen=True)
 class Decision:
-    """What follows from the conversation so far.
+    """What follows from the conversation so far, and why (B11). Two are equal if they say the same to do for the same reason.
 
     Attributes:
         call: `continue` or `end`; the only thing a host must obey.
@@ -129,6 +136,11 @@ class Decision:
         reason: code, see `Reason`.
         category: the label that decided, or None.
         evidence: message indices that led here, ascending.
+        would_call: the call that was decided where the mode withheld it, else None.
+        would_advise: the advice that was decided where the mode withheld it, else None.
+        numbers: label to (score of this turn, threshold), for the labels that were weighed; at or above the threshold counts.
+        counts: what was counted so far to (found, needed), e.g. `redirections`.
+        counterfactual: the smallest change that would have made another decision, in words; filled in above the policy.
     """
 
     call: Call
@@ -136,6 +148,21 @@ class Decision:
     reason: Reason
     category: str | None = None
     evidence: tuple[int, ...] = ()
+    would_call: Call | None = None
+    would_advise: Advice | None = None
+    numbers: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    counterfactual: str = field(default="", compare=False)
+
+    @property
+    def decided_call(self) -> Call:
+        """The call by the rules, whatever the mode let through."""
+        return self.call if self.would_call is None else self.would_call
+
+    @property
+    def decided_advice(self) -> Advice:
+        """The advice by the rules, whatever the mode let through."""
+        return self.advice if self.would_advise is None else self.would_advise
 
 
 @dataclass(frozen=True)
@@ -159,6 +186,11 @@ class ScoredDialogue:
         call: the call after the last turn.
         ended_at: index of the turn at which the call became `end`, or None.
         turns: one for each message.
+        mode: in which it was decided; stored conversations are judged as `enforce` unless asked otherwise.
+        would_end_at: index of the first end that the mode withheld, or None.
+        distress: indices of the assistant turns with apparent distress (B12); reported, moves nothing.
+        source: as in the input.
+        meta: of the input's, only what measuring needs: `kind`, `call`, `justified_at`, `hard_negative`.
     """
 
     id: str
@@ -166,3 +198,13 @@ class ScoredDialogue:
     call: Call
     ended_at: int | None
     turns: tuple[ScoredTurn, ...]
+    mode: Mode = "enforce"
+    would_end_at: int | None = None
+    distress: tuple[int, ...] = ()
+    source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def decided_end(self) -> int | None:
+        """Index of the first end by the rules, whatever the mode let through; or None."""
+        return self.would_end_at if self.ended_at is None else self.ended_at
