@@ -1,4 +1,4 @@
-"""Command line of the data tools: `list`, `prepare`, `clean`, `label-noise`, `compose`, `check`, `stats`, `card`."""
+"""Command line of the data tools: `list`, `prepare`, `clean`, `label-noise`, `compose`, `check`, `build`, `stats`, `card`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from . import clean, compose, datacard, label_noise, registry, stats
 from .check import check, markdown, passed
 from .download import BASE_URL_VARIABLE, fetch
-from .prepare import prepare, show
+from .prepare import OVERLAP_FILE, prepare, show
 
 DEFAULT_OUT = Path("work/prepared")
 
@@ -64,7 +64,8 @@ def prepare_sources(
 def clean_sources(
     prepared: Annotated[Path, typer.Option("--prepared", help="folder made by `prepare`")] = DEFAULT_OUT,
     out_dir: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("work/cleaned"),
-    raw: Annotated[Path, typer.Option("--raw", help="folder with the raw sources and the list of held-out overlaps")] = Path("../shared/data"),
+    *,
+    raw: Annotated[Path, typer.Option("--raw", help="folder with the raw sources and the list of held-out overlaps")],
 ) -> None:
     """Writes the prepared dialogues without copies, held-back texts and labels found wrong, laid out alike, and OUT/clean.json."""
     report = clean.clean(prepared, out_dir, raw, own_train=clean.OWN_TRAIN, own_held=clean.OWN_HELD)
@@ -88,12 +89,16 @@ def find_label_noise(
 def check_data(
     prepared: Annotated[Path, typer.Option("--prepared", help="folder made by `prepare` or `clean`")] = Path("work/cleaned"),
     mixture: Annotated[Path, typer.Option("--mixture", help="folder made by `compose`")] = Path("work/mixture"),
-    heldout: Annotated[Path, typer.Option("--heldout", help="list of held-out overlaps")] = Path("../shared/data/heldout_overlap.tsv"),
-    raw: Annotated[Path, typer.Option("--raw", help="folder with the raw sources")] = Path("../shared/data"),
+    heldout: Annotated[Path | None, typer.Option("--heldout", help="list of held-out overlaps; default: the one in --raw")] = None,
+    *,
+    raw: Annotated[Path, typer.Option("--raw", help="folder with the raw sources")],
+    output: Annotated[Path | None, typer.Option("-o", "--out", help="file for the table, for `card --checks`")] = None,
 ) -> None:
     """Prints for the data card whether a text is in two splits, or held out; fails if one is."""
-    results = check(prepared, mixture, heldout, raw)
+    results = check(prepared, mixture, heldout or raw / OVERLAP_FILE, raw)
     typer.echo(markdown(results))
+    if output is not None:
+        output.write_text(markdown(results) + "\n", encoding="utf-8")
     if not passed(results):
         raise typer.Exit(1)
 
@@ -109,6 +114,25 @@ def compose_mixture(
     typer.echo((out_dir / "counts.json").read_text(encoding="utf-8"))
 
 
+@app.command("build")
+def build_mixture(
+    config: Annotated[Path, typer.Argument(help="mixture, e.g. configs/data/wide.yaml")],
+    from_dir: Annotated[Path, typer.Option("--from", help="folder with the raw sources and the list of held-out overlaps")],
+    work: Annotated[Path, typer.Option("--work", help="folder for prepared, cleaned and mixture")] = Path("work"),
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="take files that differ from the registry")] = False,
+) -> None:
+    """Makes the whole training set: prepares the sources of the mixture, cleans across them, composes, and checks what came out."""
+    from lastresort.batch import available_cpus
+
+    settings = compose.read_config(config)
+    names = sorted(name for name, source in settings.sources.items() if source.folder is None)
+    show(prepare(names, from_dir, work / "prepared", registry=None if no_verify else registry.read_registry(), workers=available_cpus()), Console())
+    typer.echo(json.dumps(clean.clean(work / "prepared", work / "cleaned", from_dir, own_train=clean.OWN_TRAIN, own_held=clean.OWN_HELD)["all"], indent=1))
+    counts = compose.write_mixture(settings, work / "cleaned", work / "mixture")
+    typer.echo(json.dumps({split: counts[split]["turns"] for split in ("train", "validation")}, indent=1))
+    check_data(work / "cleaned", work / "mixture", raw=from_dir, output=work / "checks.md")
+
+
 @app.command("stats")
 def show_stats(
     mixture: Annotated[Path, typer.Argument(help="folder made by `compose`", metavar="MIXTURE_DIR")] = Path("work/mixture"),
@@ -122,11 +146,13 @@ def show_stats(
 @app.command("card")
 def write_card(
     prepared: Annotated[Path, typer.Option("--prepared", help="folder made by `prepare`")] = DEFAULT_OUT,
+    cleaned: Annotated[Path, typer.Option("--cleaned", help="folder made by `clean`")] = Path("work/cleaned"),
+    checks: Annotated[Path, typer.Option("--checks", help="table made by `check -o` or `build`")] = Path("work/checks.md"),
     mixture: Annotated[list[Path] | None, typer.Option("--mixture", help="folder made by `compose`; may be repeated")] = None,
     readme: Annotated[Path, typer.Option("--readme", help="page whose counts block is renewed")] = Path("data/README.md"),
 ) -> None:
     """Writes the counts of the data card."""
-    datacard.write_datacard(prepared, mixture or [Path("work/mixture")], readme)
+    datacard.write_datacard(prepared, cleaned, checks, mixture or [Path("work/mixture")], readme)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The numbers of `data/README.md`, from the counts that `prepare` and `compose` wrote.
 
-lastresort data card --prepared DIR --mixture DIR
+lastresort data card --prepared DIR --cleaned DIR --checks FILE --mixture DIR
 """
 
 from __future__ import annotations
@@ -56,19 +56,41 @@ def _mixture(folder: Path) -> list[str]:
     ]
 
 
-def block(prepared: Path, mixtures: Sequence[Path]) -> str:
-    """Tables in Markdown: prepared sources, then each mixture by source and by label."""
+REASONS = {
+    "copy": "exact or near copy of a text that another source, or the same, keeps",
+    "other_split": "copy of a text that is held back for validation",
+    "held_back": "copy of a text of our own that is held back",
+    "held_out_row": "text of a row that equals or nearly equals one of a held-out set",
+    "no_labels": "no label left",
+    "unlabelled_turns": "single turns that lost their labels",
+    "reviewed": "dropped after reading (label noise)",
+    "relabelled": "labels mended after reading (label noise)",
+}
+"""Words for the reasons that `clean` counts; others stand as they are."""
+
+
+def _cleaning(cleaned: Path) -> str:
+    counts = _read(cleaned / "clean.json")["all"]
+    return _table(["why dialogues of the prepared sources left", "number"], [[REASONS.get(name, name), str(number)] for name, number in sorted(counts.items())])
+
+
+def block(prepared: Path, cleaned: Path, checks: Path, mixtures: Sequence[Path]) -> str:
+    """Tables in Markdown: prepared sources, cleaning, checks, then each mixture by source and by label."""
+    if not checks.is_file():
+        raise DataError("found no such file, expected the table that `lastresort data check -o` writes", where=str(checks))
     parts = ["Prepared sources (dialogues; positive turns have a label of at least 0.5):", _sources(prepared)]
+    parts += ["Cleaning across sources (`lastresort data clean`):", _cleaning(cleaned)]
+    parts += ["Checked on the result (`lastresort data check`):", checks.read_text(encoding="utf-8").strip()]
     for folder in mixtures:
         parts += _mixture(folder)
     return "\n\n".join(parts)
 
 
-def write_datacard(prepared: Path, mixtures: Sequence[Path], readme: Path) -> None:
+def write_datacard(prepared: Path, cleaned: Path, checks: Path, mixtures: Sequence[Path], readme: Path) -> None:
     """Renews the counts block of `readme`. Raises `DataError` if counts or the block are missing."""
     text = readme.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DataError(f"found no counts block, expected {BEGIN} … {END}", where=str(readme))
-    readme.write_text(f"{before}{BEGIN}\n\n{block(prepared, mixtures)}\n\n{END}{after}", encoding="utf-8", newline="\n")
+    readme.write_text(f"{before}{BEGIN}\n\n{block(prepared, cleaned, checks, mixtures)}\n\n{END}{after}", encoding="utf-8", newline="\n")
