@@ -19,6 +19,22 @@ settings.register_profile("ci", max_examples=1000, deadline=None, print_blob=Tru
 settings.load_profile(os.environ.get("LASTRESORT_HYPOTHESIS", "local"))
 
 
+SCENARIOS = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def scenario_table(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that are printed at the end of the run."""
+    return request.config.stash.setdefault(SCENARIOS, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the pass table of the scenarios."""
+    if lines := config.stash.get(SCENARIOS, []):
+        terminalreporter.section("scenarios through the shipped model")
+        terminalreporter.write_line("\n".join(lines))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -87,3 +87,21 @@ def mine(
 
     for name, number in run_mine(run, mixture_config, prepared, mixture, output, label=label, most=most, pool_most=pool, source_share=source_share).items():
         typer.echo(f"{number:6d} {name}")
+
+
+def ablate_memory(
+    run: Annotated[Path, typer.Argument(help="finished run")],
+    data: Annotated[Path, typer.Argument(help="labelled dialogues, e.g. the validation split")],
+    text_run: Annotated[Path | None, typer.Option("--text-run", help="run with data.context_turns, which reads the last turns as text")] = None,
+    labels: Annotated[list[str] | None, typer.Option("--label", help="label to measure; may be repeated")] = None,
+    most: Annotated[int, typer.Option(help="dialogues at most")] = 1_000_000,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Markdown file whose part on memory is written anew")] = None,
+) -> None:
+    """Compares memory carried, memory zeroed, and the last turns read as text."""
+    from .ablate import ablate_memory as run_ablation
+    from .leave_out import renew
+
+    found = run_ablation(run, data, text_run, labels or ["persistence", "harm", "end_request", "redirection", "compliance"], most)
+    typer.echo(found)
+    if output is not None:
+        renew(output, found, "memory: written by `lastresort ablate-memory`")

@@ -19,6 +19,8 @@ class DataSettings:
         max_windows_per_turn: windows of a long turn that are read in training; at serving all are read.
         max_windows_per_dialogue: a longer dialogue is cut into pieces; `context_labels` are masked in all but the first.
         context_labels: labels that depend on earlier turns.
+        context_turns: for comparison alone: so many earlier turns are read as text before each turn, in one window, and there is no memory. Such a
+            run cannot be exported.
     """
 
     train: tuple[str, ...]
@@ -26,6 +28,7 @@ class DataSettings:
     max_windows_per_turn: int = 3
     max_windows_per_dialogue: int = 40
     context_labels: tuple[str, ...] = ()
+    context_turns: int = 0
 
 
 @dataclass(frozen=True)

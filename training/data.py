@@ -61,6 +61,9 @@ def encode_dialogue(dialogue: Dialogue, encoder: TurnEncoder, labels: Sequence[t
     Yields:
         Rows of `FEATURES`.
     """
+    if settings.context_turns:
+        yield from _with_context(dialogue, encoder, labels, settings.context_turns)
+        return
     context = set(settings.context_labels)
     row: dict[str, Any] = {"ids": [], "turn": [], "roles": [], "labels": [], "source": dialogue.source, "id": dialogue.id}
     first = True
@@ -83,6 +86,21 @@ def encode_dialogue(dialogue: Dialogue, encoder: TurnEncoder, labels: Sequence[t
         )
     if row["ids"]:
         yield row
+
+
+def _with_context(dialogue: Dialogue, encoder: TurnEncoder, labels: Sequence[tuple[str, str]], turns: int) -> Iterator[dict[str, Any]]:
+    """Each turn alone, in one window of the token budget: [CLS] earlier turns, the newest last, each with its [SEP], then the turn, cut at the left."""
+    past: list[list[int]] = []
+    for message in dialogue.messages:
+        if message.role not in TOKEN_TYPE:
+            continue
+        start, *rest = encoder.windows(message.content)[0]
+        room = encoder.spec.max_tokens - 1 - len(rest)
+        before = [token for earlier in past[-turns:] for token in earlier][-room:] if room > 0 else []
+        values = [float(message.labels[name]) if name in message.labels and speaker == message.role else UNKNOWN for name, speaker in labels]
+        row = {"ids": [[start, *before, *rest]], "turn": [0], "roles": [TOKEN_TYPE[message.role]], "labels": [values]}
+        yield {**row, "source": dialogue.source, "id": dialogue.id}
+        past.append(rest)
 
 
 def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, cache: Path) -> Dataset:

@@ -203,6 +203,8 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
         ArtifactError: torch and ONNX disagree; nothing is written then.
     """
     model, config, record = load_run(run)
+    if config.data.context_turns:
+        raise ConfigError(f"{run}: data.context_turns: found {config.data.context_turns}, expected 0: such a run is for comparison alone")
     policy = read_yaml(settings.policy)
     rules = DecisionPolicy(parse_policy(policy, where=settings.policy))
     golden = list(read_dialogues(settings.golden))

@@ -31,7 +31,8 @@ from .data import UNKNOWN, DialogueCollator, encode_dialogue
 from .model import TurnModel
 from .train import RUN, TOKENIZER, load_run, train
 
-BEGIN, END = "<!-- left out: written by `lastresort leave-out`; do not edit -->", "<!-- end of left out -->"
+NAME = "left out: written by `lastresort leave-out`"
+"""Of the block in a page."""
 TURN_BATCH = 16
 """Dialogues a forward pass."""
 
@@ -223,7 +224,7 @@ def leave_out(settings: LeaveOutSettings, only: str | None = None) -> dict[str, 
         return result
     (output / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if settings.page is not None:
-        _renew(Path(settings.page), table(result))
+        renew(Path(settings.page), table(result))
     return result
 
 
@@ -268,12 +269,14 @@ def _number(side: Mapping[str, Any] | None, key: str, shape: str) -> str:
     return "–" if side is None or side[key] is None else shape.format(side[key])
 
 
-def _renew(page: Path, block: str) -> None:
-    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ConfigError(f"{page}: found no block, expected {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{block}\n\n{END}{after}", encoding="utf-8", newline="\n")
+def renew(page: Path, block: str, name: str = NAME) -> None:
+    """Writes the block `name` of a Markdown page anew. Raises `ConfigError` where the page has none."""
+    begin, end = f"<!-- {name}; do not edit -->", f"<!-- end of {name.partition(':')[0]} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ConfigError(f"{page}: found no block, expected {begin} … {end}")
+    page.write_text(f"{before}{begin}\n\n{block}\n\n{end}{after}", encoding="utf-8", newline="\n")
 
 
-__all__ = ["LeaveOutSettings", "Unseen", "Variant", "leave_out", "measure", "table", "threshold_at_recall", "unseen"]
+__all__ = ["LeaveOutSettings", "Unseen", "Variant", "leave_out", "measure", "renew", "table", "threshold_at_recall", "unseen"]

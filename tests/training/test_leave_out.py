@@ -16,9 +16,10 @@ from lastresort.types import Dialogue, Message
 from lastresort_data.compose import parse_config
 from lastresort_training.config import TrainConfig
 from lastresort_training.data import UNKNOWN
-from lastresort_training.leave_out import BEGIN, END, LeaveOutSettings, Variant, leave_out, reduced, threshold_at_recall, unseen
+from lastresort_training.leave_out import LeaveOutSettings, Variant, leave_out, reduced, threshold_at_recall, unseen
 from lastresort_training.mine import ERROR, errors_of, mine, pool
 
+BEGIN, END = "<!-- left out: written by `lastresort leave-out`; do not edit -->", "<!-- end of left out -->"
 SIZES = {"one": 12, "two": 20, "apart": 6}
 
 
