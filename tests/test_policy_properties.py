@@ -43,10 +43,10 @@ RARE: list[Levels] = [
 ]
 RISKY: list[Levels] = [{"risk": ENTER}, {"risk": BAND, "intent": BAND}, {"harm": ABOVE, "intent": ABOVE, "persistence": ENTER}]
 ANSWERS: list[Levels] = [{"redirection": level} for level in (ABOVE, ENTER, ENTER, ENTER, BAND, BELOW)]
-USER_TURNS = PLAIN * 3 + RARE + RISKY
+USER_TURNS = PLAIN * 2 + RARE + RISKY
 EXCHANGES = [("user", turn, answer) for turn in USER_TURNS for answer in ANSWERS]
 SINGLE = [("user", turn, None) for turn in USER_TURNS] + [("assistant", None, answer) for answer in ANSWERS] + [("system", None, None)]
-STEPS = EXCHANGES + SINGLE
+STEPS = EXCHANGES + SINGLE  # at most 256, so that one byte reaches each
 
 
 def at_level(config: PolicyConfig, label: str, level: float) -> float:
@@ -76,7 +76,7 @@ class Pick:
         return Threshold(enter, release)
 
 
-CONFIG_BYTES, MOST_STEPS = 32, 18
+CONFIG_BYTES, MOST_STEPS = 24, 18
 
 
 def case_of(raw: bytes) -> tuple[PolicyConfig, list[TurnScore]]:
@@ -100,9 +100,8 @@ def case_of(raw: bytes) -> tuple[PolicyConfig, list[TurnScore]]:
         mode="enforce",
     )
     turns: list[tuple[str, Levels]] = []
-    pick = Pick(raw[CONFIG_BYTES:])
-    for byte in raw[CONFIG_BYTES + MOST_STEPS :]:
-        _, said, answer = STEPS[(pick(range(256)) * 256 + byte) % len(STEPS)]
+    for byte in raw[CONFIG_BYTES:]:
+        _, said, answer = STEPS[byte % len(STEPS)]
         turns += [("user", said)] if said is not None else []
         turns += [("assistant", answer)] if answer is not None else []
         turns += [("system", {})] if said is None and answer is None else []
@@ -110,12 +109,12 @@ def case_of(raw: bytes) -> tuple[PolicyConfig, list[TurnScore]]:
 
 
 def cases() -> st.SearchStrategy[tuple[PolicyConfig, list[TurnScore]]]:
-    return st.binary(min_size=CONFIG_BYTES + MOST_STEPS + 8, max_size=CONFIG_BYTES + 2 * MOST_STEPS).map(case_of)
+    return st.binary(min_size=CONFIG_BYTES + 8, max_size=CONFIG_BYTES + MOST_STEPS).map(case_of)
 
 
 def choices_of(options: Sequence[T]) -> st.SearchStrategy[list[T]]:
     """One of `options` for each turn of a conversation."""
-    return st.binary(min_size=2 * MOST_STEPS, max_size=2 * MOST_STEPS).map(lambda raw: [options[byte % len(options)] for byte in raw])
+    return st.binary(min_size=MOST_STEPS, max_size=MOST_STEPS).map(lambda raw: [options[(byte >> shift) % len(options)] for byte in raw for shift in (0, 4)])
 
 
 def ended_at(decisions: list[Decision]) -> int | None:
@@ -136,8 +135,8 @@ def test_the_end_is_absorbing(case: tuple[PolicyConfig, list[TurnScore]]) -> Non
         assert [(d.call, d.advice, d.reason) for d in decisions[end + 1 :]] == [("end", "none", "already_ended")] * (len(scores) - end - 1)
 
 
-@given(cases(), st.data())
-def test_stepping_equals_running_and_there_is_no_look_ahead(case: tuple[PolicyConfig, list[TurnScore]], data: st.DataObject) -> None:
+@given(cases(), st.integers(0, 60))
+def test_stepping_equals_running_and_there_is_no_look_ahead(case: tuple[PolicyConfig, list[TurnScore]], cut: int) -> None:
     config, scores = case
     policy = DecisionPolicy(config)
     whole = policy.run(scores)
@@ -146,15 +145,15 @@ def test_stepping_equals_running_and_there_is_no_look_ahead(case: tuple[PolicyCo
         state, decision = policy.step(state, score)
         stepped.append(decision)
     assert stepped == whole
-    cut = data.draw(st.integers(0, len(scores)))
+    cut %= len(scores) + 1
     assert policy.run(scores[:cut]) == whole[:cut]
 
 
-@given(cases(), st.data())
-def test_a_state_survives_json_and_gives_the_same_future(case: tuple[PolicyConfig, list[TurnScore]], data: st.DataObject) -> None:
+@given(cases(), st.integers(0, 60))
+def test_a_state_survives_json_and_gives_the_same_future(case: tuple[PolicyConfig, list[TurnScore]], cut: int) -> None:
     config, scores = case
     policy = DecisionPolicy(config)
-    cut = data.draw(st.integers(0, len(scores)))
+    cut %= len(scores) + 1
     state = policy.start()
     for score in scores[:cut]:
         state, _ = policy.step(state, score)
@@ -177,36 +176,35 @@ def test_inputs_are_never_changed(case: tuple[PolicyConfig, list[TurnScore]]) ->
     assert (config, scores) == before
 
 
-@given(cases(), st.data())
-def test_a_higher_trigger_score_never_delays_or_removes_an_end(case: tuple[PolicyConfig, list[TurnScore]], data: st.DataObject) -> None:
+@given(cases(), st.binary(max_size=24))
+def test_a_higher_trigger_score_never_delays_or_removes_an_end(case: tuple[PolicyConfig, list[TurnScore]], where: bytes) -> None:
     config, scores = case
-    raised = _raise(config, scores, config.triggers, data)
+    raised = _raise(config, scores, config.triggers, where)
     _assert_no_later(config, scores, raised)
 
 
-@given(cases(), st.data())
-def test_a_higher_persistence_score_never_delays_or_removes_an_end(case: tuple[PolicyConfig, list[TurnScore]], data: st.DataObject) -> None:
+@given(cases(), st.binary(max_size=24))
+def test_a_higher_persistence_score_never_delays_or_removes_an_end(case: tuple[PolicyConfig, list[TurnScore]], where: bytes) -> None:
     config, scores = case
-    raised = _raise(config, scores, ("persistence",), data)
+    raised = _raise(config, scores, ("persistence",), where)
     _assert_no_later(config, scores, raised)
 
 
-@given(cases(), st.data())
-def test_a_higher_veto_score_never_brings_an_end_nearer(case: tuple[PolicyConfig, list[TurnScore]], data: st.DataObject) -> None:
+@given(cases(), st.binary(max_size=24))
+def test_a_higher_veto_score_never_brings_an_end_nearer(case: tuple[PolicyConfig, list[TurnScore]], where: bytes) -> None:
     config, scores = case
-    raised = _raise(config, scores, config.vetoes, data)
+    raised = _raise(config, scores, config.vetoes, where)
     _assert_no_later(config, raised, scores)
 
 
-def _raise(config: PolicyConfig, scores: list[TurnScore], labels: tuple[str, ...], data: st.DataObject) -> list[TurnScore]:
-    """The scores with any of `labels` raised by any amount in any turns."""
-    where = data.draw(
-        st.lists(st.tuples(st.integers(0, max(0, len(scores) - 1)), st.sampled_from((*labels, "")), st.sampled_from((BAND, ENTER, ABOVE))), max_size=8)
-    )
+def _raise(config: PolicyConfig, scores: list[TurnScore], labels: tuple[str, ...], where: bytes) -> list[TurnScore]:
+    """The scores with any of `labels` raised by any amount in any turns: three bytes a change."""
     raised = list(scores)
-    for index, label, level in where:
-        if label and index < len(raised) and raised[index].role == "user":
-            up = max(raised[index].scores[label], at_level(config, label, level))
+    for place, which, how in zip(where[::3], where[1::3], where[2::3], strict=False):
+        index = place % max(1, len(raised))
+        if labels and index < len(raised) and raised[index].role == "user":
+            label = labels[which % len(labels)]
+            up = max(raised[index].scores[label], at_level(config, label, (BAND, ENTER, ABOVE)[how % 3]))
             raised[index] = replace(raised[index], scores={**raised[index].scores, label: up})
     return raised
 
@@ -318,15 +316,15 @@ def test_counts_stay_within_the_conversation(case: tuple[PolicyConfig, list[Turn
         assert 0 <= state.quiet < config.quiet_turns_to_reset
 
 
-@given(cases(), st.data())
-def test_a_branch_equals_a_replay_of_its_prefix(case: tuple[PolicyConfig, list[TurnScore]], data: st.DataObject) -> None:
+@given(cases(), st.integers(0, 60), st.integers(0, 60))
+def test_a_branch_equals_a_replay_of_its_prefix(case: tuple[PolicyConfig, list[TurnScore]], cut: int, start: int) -> None:
     """B9: from any earlier turn, also of an ended conversation; the line it left goes on untouched."""
     config, scores = case
     policy = DecisionPolicy(config)
     states = [policy.start()]
     for score in scores:
         states.append(policy.step(states[-1], score)[0])
-    cut, start = data.draw(st.integers(0, len(scores))), data.draw(st.integers(0, len(scores)))
+    cut, start = cut % (len(scores) + 1), start % (len(scores) + 1)
     other = [replace(score, index=cut + offset) for offset, score in enumerate(scores[start:])]
     assert policy.run(other, states[cut]) == policy.run([*scores[:cut], *other])[cut:]
     assert policy.run(scores[cut:], states[cut]) == policy.run(scores)[cut:]

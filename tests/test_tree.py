@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from lastresort import ConversationTree
+from lastresort.batch import score_dialogues
 from lastresort.conversation import ConversationState, Monitor
 from lastresort.errors import ConversationEnded, DataError, ScoringError, StateError
 from lastresort.policy import DecisionPolicy, PolicyConfig, Threshold
-from lastresort.types import Decision, Dialogue, LabelSpec, Role, TurnScore
+from lastresort.types import Decision, Dialogue, LabelSpec, Message, Role, TurnScore
 
 CONFIG = PolicyConfig(
     triggers=("harm",),
@@ -216,24 +217,19 @@ def test_a_damaged_line_is_refused(changes: dict[str, Any], message: str, tmp_pa
         ConversationTree.load(tmp_path / "t.jsonl", FAKE)
 
 
+TEXTS: list[tuple[Role, str]] = [
+    ("user", "h"), ("assistant", "R"), ("user", "h h"), ("assistant", "R R"), ("user", "."), ("user", "e"), ("assistant", "a"), ("user", "v"), ("tool", "x"),
+]  # fmt: skip
+
+
 @given(st.binary(min_size=12, max_size=60))
 def test_every_branch_equals_a_replay_of_its_path(raw: bytes) -> None:
     """Three bytes a step: from which turn, what is said, and whether it is an append, an edit or a host's act."""
     tree, said = ConversationTree(FAKE), {}
-    texts: list[tuple[Role, str]] = [
-        ("user", "h"),
-        ("user", "h h"),
-        ("assistant", "R"),
-        ("assistant", "R R"),
-        ("user", "."),
-        ("user", "e"),
-        ("user", "v"),
-        ("tool", "x"),
-    ]
     for place, what, how in zip(raw[::3], raw[1::3], raw[2::3], strict=False):
         ids = [None, *(turn.id for turn in tree)]
         parent = ids[place % len(ids)] if how % 4 == 3 else tree.head
-        role, text = texts[what % len(texts)]
+        role, text = TEXTS[what % len(TEXTS)]
         before = [(turn.id, turn.state.to_json()) for turn in tree]
         try:
             turn = tree.edit(parent, text) if parent is not None and how % 4 == 3 and how > 127 else tree.follow(parent, role, text)
@@ -248,3 +244,46 @@ def test_every_branch_equals_a_replay_of_its_path(raw: bytes) -> None:
     for turn in tree:
         path = [(other.role, said[other.id]) for other in tree.path(turn.id)]
         assert (turn.state, turn.decision) == replayed(*path)
+
+
+# --- the invariants of conversations, on the same stub: any turns, any order
+
+
+def said(raw: bytes) -> tuple[Message, ...]:
+    return tuple(Message(*TEXTS[byte % len(TEXTS)]) for byte in raw)
+
+
+@given(st.binary(max_size=24))
+def test_live_equals_offline_and_there_is_no_look_ahead(raw: bytes) -> None:
+    dialogue = Dialogue("d", said(raw))
+    stored = FAKE.score(dialogue)
+    state, live = FAKE.start(), []
+    for message in dialogue.messages:
+        if state.ended:
+            break
+        state, decision = FAKE.observe(ConversationState.from_json(state.to_json()), message.role, message.content)
+        live.append(decision)
+    judged = [turn.decision for turn in stored.turns[: len(live)]]
+    assert [None if decision.reason == "not_scored" else decision for decision in live] == judged
+    assert [decision.numbers for decision in live] == [{} if decision is None else decision.numbers for decision in judged]
+    assert state.ended == (stored.call == "end")
+    assert FAKE.score(replace(dialogue, messages=dialogue.messages[: len(raw) // 2])).turns == stored.turns[: len(raw) // 2]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=12), min_size=2, max_size=5), st.binary(min_size=40, max_size=40))
+def test_conversations_never_touch_however_they_interleave(raws: list[bytes], order: bytes) -> None:
+    dialogues = [said(raw) for raw in raws]
+    alone = [FAKE.observe_all(messages).to_json() for messages in dialogues]
+    states, places = [FAKE.start() for _ in dialogues], [0] * len(dialogues)
+    for which in [byte % len(dialogues) for byte in order] + [place for place in range(len(dialogues)) for _ in range(12)]:
+        if places[which] < len(dialogues[which]) and not states[which].ended:
+            message = dialogues[which][places[which]]
+            states[which], _ = FAKE.observe(states[which], message.role, message.content)
+            places[which] += 1
+    assert [state.to_json() for state in states] == alone
+
+
+@given(st.lists(st.binary(max_size=6), max_size=5), st.sampled_from([1, 2, 3]))
+def test_batch_equals_single_and_threads_equal_serial(raws: list[bytes], workers: int) -> None:
+    dialogues = [Dialogue(f"d{place}", said(raw)) for place, raw in enumerate(raws)]
+    assert list(score_dialogues(FAKE, dialogues, workers=workers)) == [FAKE.score(dialogue) for dialogue in dialogues]

@@ -16,7 +16,9 @@ from lastresort.errors import ConfigError
 from .export import finish
 
 BEGIN, END = "<!-- numbers: written by `lastresort card`; do not edit -->", "<!-- end of numbers -->"
-METRICS = "metrics.json"
+METRICS, SLICES = "metrics.json", "slices.json"
+SMALLEST_SLICE = 30
+"""Harmless turns below which a slice says nothing."""
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -60,6 +62,14 @@ def false_flags_table(rows: list[Mapping[str, Any]], tag: str) -> str:
     return table(["source (no harmful turn in it)", "turns", "flagged as harm"], body)
 
 
+def slices_table(record: Mapping[str, Any] | None) -> str:
+    """Harmless turns flagged, by mentioned group, length, dialect and language."""
+    if record is None:
+        return "Not measured by group, length and dialect for this version."
+    body = [[one["kind"], one["name"], str(one["n"]), percent(one["flagged"] / one["n"])] for one in record["slices"] if one["n"] >= SMALLEST_SLICE]
+    return table(["harmless turns by", "", "turns", "flagged as harm"], body)
+
+
 def by_source_table(rows: list[Mapping[str, Any]], tag: str) -> str:
     """Average precision by label and source."""
     body = []
@@ -70,7 +80,7 @@ def by_source_table(rows: list[Mapping[str, Any]], tag: str) -> str:
     return table(["label", "source", "turns", "positives", "AP", "macro-F1", "flagged"], body)
 
 
-def card(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
+def card(manifest: Manifest, metrics: Mapping[str, Any], slices: Mapping[str, Any] | None = None) -> str:
     """The model card as Markdown: who may be wrongly flagged first, then quality, data, limits."""
     rows = metrics["rows"]
     provenance = manifest.provenance
@@ -90,9 +100,9 @@ A flagged turn is not an ended conversation: the policy ends only after several 
 
 {false_flags_table(rows, manifest.tag)}
 
-People who write about groups, violence, weapons or death without harm (reporters, novelists, moderators, people who quote abuse done to them), people
-who swear among friends, and writers of dialects and second-language English must be expected to be flagged more often than others; this version has not
-measured by how much. Languages other than English are hardly known to the model.
+{slices_table(slices)}
+
+Dialects are those that the writers of our own corpus imitated, not samples of their speakers. Languages other than English are hardly known to the model.
 
 ## Quality on validation
 
@@ -140,7 +150,10 @@ def write_card(folder: Path, readme: Path | None) -> Manifest:
     metrics = json.loads(path.read_text(encoding="utf-8"))
     if metrics["model"] != manifest.tag:
         raise ConfigError(f"{path}: found measures of {metrics['model']}, expected {manifest.tag}")
-    (folder / "README.md").write_text(card(manifest, metrics), encoding="utf-8", newline="\n")
+    slices = json.loads((folder / SLICES).read_text(encoding="utf-8")) if (folder / SLICES).is_file() else None
+    if slices is not None and slices["model"] != manifest.tag:
+        raise ConfigError(f"{folder / SLICES}: found measures of {slices['model']}, expected {manifest.tag}")
+    (folder / "README.md").write_text(card(manifest, metrics, slices), encoding="utf-8", newline="\n")
     if readme is not None:
         text = readme.read_text(encoding="utf-8")
         before, begin, rest = text.partition(BEGIN)

@@ -105,3 +105,18 @@ def ablate_memory(
     typer.echo(found)
     if output is not None:
         renew(output, found, "memory: written by `lastresort ablate-memory`")
+
+
+def slices(
+    data: Annotated[Path, typer.Argument(help="labelled dialogues")],
+    scored: Annotated[Path, typer.Option("--scored", help="output of `score` for them")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="JSON, beside the model's metrics")],
+    model: Annotated[Path, typer.Option("--model", help="model folder")] = Path("models/lastresort-minilm"),
+) -> None:
+    """Counts harmless turns that are flagged, by mentioned group, length, dialect and language."""
+    from lastresort.artifact import read_manifest
+
+    from .slices import write_slices
+
+    for one in write_slices(data, scored, read_manifest(model), output):
+        typer.echo(f"{one.kind:10s} {one.name:40s} {one.n:6d} {one.flagged / one.n:7.2%}")

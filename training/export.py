@@ -17,7 +17,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.torch import save_file
 
 from lastresort import __version__
-from lastresort.artifact import INPUTS, MANIFEST, MODEL, OUTPUTS, TOKENIZER, Manifest, ModelFolder, file_sha256, write_manifest
+from lastresort.artifact import CERTIFICATE, INPUTS, MANIFEST, MODEL, OUTPUTS, TOKENIZER, Manifest, ModelFolder, file_sha256, write_manifest
 from lastresort.config import read_yaml
 from lastresort.conversation import Monitor
 from lastresort.data import read_dialogues
@@ -251,7 +251,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
             },
         )
         output.mkdir(parents=True, exist_ok=True)
-        for stale in (MANIFEST, "metrics.json", "README.md"):  # they describe the model that was here before
+        for stale in (MANIFEST, CERTIFICATE, "metrics.json", "slices.json", "README.md"):  # they describe the model that was here before
             (output / stale).unlink(missing_ok=True)
         for path in draft.iterdir():
             shutil.copyfile(path, output / path.name)
