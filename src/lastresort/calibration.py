@@ -145,7 +145,8 @@ def calibrate(
             raise DataError(f"found conversation {scored.id!r} twice, expected each id once")
         seen.add(scored.id)
         if must_go_on(scored, kinds) or scored.meta.get("call") == "end":
-            halves["certify" if as_is else split_of(scored.id, {"tune": 0.5, "certify": 0.5}, seed="calibrate")].append(scored)
+            half = "certify" if as_is else split_of(scored.id, {"tune": 0.5, "certify": 0.5}, seed="calibrate")
+            halves[half].append(replace(scored, turns=tuple(replace(turn, decision=None) for turn in scored.turns)))  # most of the memory
     needed = conversations_needed(max_false_end_rate, confidence)
     harmless = [scored for scored in halves["certify"] if scored.meta["call"] == "continue"]
     if len(harmless) < needed:

@@ -62,7 +62,7 @@ def test_every_harmless_turn_is_in_its_slices(files: tuple[Path, Path], tiny_pat
 def test_files_that_do_not_belong_together_are_refused(files: tuple[Path, Path], tiny_path: Path) -> None:
     data, scored = files
     write_dialogues(reversed(DIALOGUES), data)
-    with pytest.raises(DataError, match="found 'a' of .*, expected 'c' of"):
+    with pytest.raises(DataError, match=r"found 'a' of .*, expected 'c' of"):
         measure(data, scored, read_manifest(tiny_path))
 
 
