@@ -41,5 +41,5 @@ clean:
 .venv-dev/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-dev
 	$(DEV)/python -m pip install $(PIP_FLAGS) -c constraints.txt torch
-	$(DEV)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[train,data,dev]"
+	$(DEV)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[train,data,batch,serve,postgres,dev]"
 	@touch $@

@@ -8,16 +8,15 @@ Texts are those of labelled turns of four or more words, compared as words. What
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lastresort.data import read_dialogues
-from lastresort.types import Dialogue
 
 from . import adapters
-from .adapters.base import SPLITS, normalise
-from .clean import OWN_HELD, listed_texts, telling
+from .adapters.base import SPLITS
+from .clean import OWN_HELD, listed_texts, texts_of
 from .prepare import is_listed, read_overlaps
 
 
@@ -34,11 +33,6 @@ class Check:
     question: str
     looked_at: int
     found: Counter[str]
-
-
-def texts_of(dialogue: Dialogue) -> Iterator[str]:
-    """The normalised labelled turns of four or more words."""
-    return (text for turn in dialogue.messages if turn.labels and telling(text := normalise(turn.content)))
 
 
 def check(prepared: Path, mixture: Path, heldout: Path, raw: Path, own_held: Sequence[Path] = OWN_HELD) -> list[Check]:

@@ -58,6 +58,8 @@ REVIEWED = Path(__file__).parent / "reviewed" / "label_noise.yaml"
 OWN_TRAIN = (Path("data/written/train.jsonl"),)
 OWN_HELD = (Path("data/written/validation.jsonl"), Path("data/written/endbench.jsonl"), Path("data/sample/dialogues.jsonl"))
 CLEAN_FILE = "clean.json"
+HELD_OUT_FILE = "held_out.txt"
+"""Keys of the texts of listed rows, one a line, for `compose`: our own lines may say the same."""
 _KEY = re.compile("[0-9a-f]{16}")
 HELD = "held back"
 
@@ -84,6 +86,22 @@ def precision(source: str) -> int:
 def telling(text: str) -> bool:
     """Whether a normalised text has enough words to be told apart."""
     return text.count(" ") + 1 >= TELLING_WORDS
+
+
+def texts_of(dialogue: Dialogue) -> Iterator[str]:
+    """The normalised labelled turns of four or more words: what may not be in two splits."""
+    return (text for turn in dialogue.messages if turn.labels and telling(text := normalise(turn.content)))
+
+
+def text_key(text: str) -> str:
+    """A normalised text without its words: the start of its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def read_held_out(folder: Path) -> frozenset[str]:
+    """Keys of the texts that `clean` found to be held out; none if the folder was not made by `clean`."""
+    path = folder / HELD_OUT_FILE
+    return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
 
 
 def key_of(source: str, text: str) -> str:
@@ -438,7 +456,7 @@ def _other_split(record: Record, owners: Iterable[Owner]) -> str | None:
 
 
 def clean(prepared: Path, out: Path, raw: Path, *, reviewed: Reviewed | None = None, own_train: Sequence[Path], own_held: Sequence[Path]) -> dict[str, Any]:
-    """Writes OUT/<source>/{train,validation}.jsonl, counts.json and clean.json, and gives the contents of clean.json.
+    """Writes OUT/<source>/{train,validation}.jsonl, counts.json, held_out.txt and clean.json, and gives the contents of clean.json.
 
     The same inputs give the same bytes. Held in memory: the normalised labelled turns and their index.
 
@@ -457,7 +475,8 @@ def clean(prepared: Path, out: Path, raw: Path, *, reviewed: Reviewed | None = N
         raise DataError("found the folder of the prepared sources, expected another one", where=str(out), field="out")
     counts = _read_counts(prepared)
     reviewed = read_reviewed() if reviewed is None else reviewed
-    cleaner = Cleaner(listed_texts(raw / OVERLAP_FILE, raw))
+    listed = listed_texts(raw / OVERLAP_FILE, raw)
+    cleaner = Cleaner(listed)
     for paths, split in ((own_held, HELD), (own_train, "train")):
         for path in paths:
             cleaner.own(read_dialogues(path), split)
@@ -472,7 +491,9 @@ def clean(prepared: Path, out: Path, raw: Path, *, reviewed: Reviewed | None = N
                     else:
                         records.append(record_of(reviewed.mend(dialogue), split))
         cleaner.decide(records)
-    return _write(prepared, out, counts, reviewed, cleaner.decisions)
+    report = _write(prepared, out, counts, reviewed, cleaner.decisions)
+    (out / HELD_OUT_FILE).write_text("".join(f"{key}\n" for key in sorted(map(text_key, listed))), encoding="utf-8")
+    return report
 
 
 def _read_counts(prepared: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import math
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -25,6 +25,7 @@ from lastresort.data import dialogue_to_json, dumps, read_dialogues
 from lastresort.errors import ConfigError, DataError
 from lastresort.types import Dialogue, Message
 
+from .clean import read_held_out, text_key, texts_of
 from .grammars import assistant_labels, user_labels
 from .material import Longest, Lowest, Pool, Source, fit, gather, held_texts, present, rank, read_split
 from .noise import Variation, vary
@@ -331,15 +332,18 @@ def write_mixture(config: ComposeConfig, prepared_dir: str | Path, out_dir: str 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     counts: dict[str, Any] = {"config": Path(config.name).name, "seed": config.seed}
-    for split in SPLITS:
-        counts[split] = _write_split(config, Path(prepared_dir), out_dir, split)
+    # validation first: what it says after shortening and composing may not be said in train, nor what is held out in either
+    banned = set(read_held_out(Path(prepared_dir)))
+    done = {split: _write_split(config, Path(prepared_dir), out_dir, split, banned) for split in reversed(SPLITS)}
+    counts.update({split: done[split] for split in SPLITS})
     (out_dir / "counts.json").write_bytes(json.dumps(counts, indent=1).encode() + b"\n")
     return counts
 
 
-def _write_split(config: ComposeConfig, prepared_dir: Path, out_dir: Path, split: str) -> dict[str, Any]:
+def _write_split(config: ComposeConfig, prepared_dir: Path, out_dir: Path, split: str, banned: set[str]) -> dict[str, Any]:
+    """Writes a split without dialogues that say a banned text; the texts of validation become banned."""
     counts = _Counts()
-    dialogues = chain(real(config, prepared_dir, split), compose(config, prepared_dir, split))
+    dialogues = _allowed(chain(real(config, prepared_dir, split), compose(config, prepared_dir, split)), banned)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=f".{split}-") as scratch:
         buckets = [Path(scratch) / f"{number:02d}" for number in range(BUCKETS)]
         _spread(_counted(dialogues, counts, split), buckets, f"{config.seed}/{split}")
@@ -348,7 +352,13 @@ def _write_split(config: ComposeConfig, prepared_dir: Path, out_dir: Path, split
             for bucket in buckets:
                 stream.writelines(line[RANK_DIGITS:] for line in sorted(bucket.read_bytes().splitlines(keepends=True)))
         whole.replace(out_dir / f"{split}.jsonl")
+    if split == "validation":
+        banned.update(text_key(text) for dialogue in read_dialogues(out_dir / "validation.jsonl") for text in texts_of(dialogue))
     return counts.to_json()
+
+
+def _allowed(dialogues: Iterable[Dialogue], banned: Set[str]) -> Iterator[Dialogue]:
+    return (dialogue for dialogue in dialogues if banned.isdisjoint(map(text_key, texts_of(dialogue))))
 
 
 def _counted(dialogues: Iterable[Dialogue], counts: _Counts, split: str) -> Iterator[Dialogue]:

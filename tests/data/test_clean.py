@@ -438,6 +438,38 @@ def test_the_share_is_a_setting(room: Room) -> None:
     assert mixed(room, template_share=0.5)["forms", True] == 30
 
 
+# ---- what the mixture may not say ----
+
+
+def test_the_mixture_says_nothing_that_is_held_out_or_validated_on_after_shortening(room: Room) -> None:
+    passage = " ".join(f"word{number}." for number in range(60))
+    for split, end in (("train", "ends here"), ("validation", "closes there")):
+        for number in range(12):  # enough for two to be cut at the same place
+            room.add("posts", split, user(f"{passage} {number} {end}"))
+        room.add("posts", split, user(f"a post of the {split} split"))
+    room.add("posts", "train", user(LAKE))
+    room.write()
+    (room.prepared / clean.HELD_OUT_FILE).write_text(clean.text_key(normalise(LAKE)) + "\n", encoding="utf-8")
+    config = parse_config({"seed": 3, "sources": {"posts": {}}, "kinds": {}, "longest": {"user_words": 10}, "validation_share": 1.0})
+    folder = room.folder / "mixture"
+    write_mixture(config, room.prepared, folder)
+    texts = {split: [text for one in read_dialogues(folder / f"{split}.jsonl") for text in clean.texts_of(one)] for split in ("train", "validation")}
+    assert "a post of the train split" in texts["train"]
+    assert normalise(LAKE) not in texts["train"]
+    assert len(texts["validation"]) == 13
+    assert not set(texts["train"]) & set(texts["validation"])
+
+
+def test_clean_names_held_out_texts_for_the_mixture_by_hash(room: Room) -> None:
+    make_convabuse(room.raw, [LAKE])
+    room.list_rows(("convabuse", "ConvAbuseEMNLPtrain.csv.gz", "0.0", "near"))
+    room.add("edos", "train", user(FAR_LAKE))
+    room.clean()
+    assert clean.read_held_out(room.out) == {clean.text_key(normalise(LAKE))}
+    assert LAKE not in (room.out / clean.HELD_OUT_FILE).read_text(encoding="utf-8")
+    assert clean.read_held_out(room.prepared) == frozenset()
+
+
 def test_a_share_of_everything_is_refused() -> None:
     with pytest.raises(ConfigError, match="template_share is outside"):
         parse_config({"seed": 3, "sources": {}, "kinds": {}, "template_share": 1.0})

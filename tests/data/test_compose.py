@@ -610,7 +610,8 @@ def test_shorten_without_a_sentence_end() -> None:
 def test_an_id_in_two_sources_is_an_error(config: ComposeConfig, material: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        write_dialogues([single("same", Message("user", "hello", user_labels()))], tmp_path / name / "train.jsonl")
+        for split in SPLITS:
+            write_dialogues([single("same", Message("user", "hello", user_labels()))], tmp_path / name / f"{split}.jsonl")
     clash = replace(config, sources={"one": Source(), "two": Source()}, kinds={})
     with pytest.raises(DataError, match="same"):
         write_mixture(clash, tmp_path, tmp_path / "out")
