@@ -1,0 +1,384 @@
+"""The service as an ASGI application: routes, errors, life cycle."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from lastresort import __version__
+from lastresort.artifact import load_folder, shipped_model
+from lastresort.conversation import ConversationState, Monitor, load
+from lastresort.errors import ConfigError, ConversationEnded, ScoringError, StateError
+from lastresort.policy import parse_policy
+from lastresort.wire import (
+    Conversation,
+    CourseRequest,
+    DecideAnswer,
+    Feedback,
+    FeedbackTaken,
+    Info,
+    ModerationAnswer,
+    ModerationRequest,
+    NewTurn,
+    ScoreAnswer,
+    StoredTurn,
+)
+
+from .engine import Engine
+from .errors import ApiError, busy, ended, invalid
+from .gate import Gate
+from .pool import Deadline, Pool
+from .settings import NO_STORE, ServerSettings, read_secret
+from .store import NEW, Key, Store, turn_id
+from .telemetry import Metrics, log
+from .tokens import Keys, StateSigner
+
+SWEEP_SECONDS = 3600.0
+DAY = 86400
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", description="the same request with the same key is done once")]
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": what,
+        "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "object", "required": ["code", "message"]}}}}},
+    }
+    for status, what in {
+        401: "no known key",
+        409: "the conversation ended, or the state is forged, foreign or of another version",
+        413: "the body is too large",
+        422: "the request is not valid, or beyond a limit",
+        429: "too many requests of one key at a time",
+        503: "the queue is full, or the time is up",
+    }.items()
+}
+
+
+class Service:
+    """Everything that the routes need. Made once for each process."""
+
+    def __init__(self, settings: ServerSettings, monitor: Monitor | None = None, store: Store | None = None) -> None:
+        """Loads what is not given.
+
+        Raises:
+            LastResortError: the model, policy, key files or store cannot be used.
+        """
+        self.settings = settings
+        self.monitor = load(settings.model, policy=settings.policy) if monitor is None else monitor
+        if settings.mode is not None:
+            self.monitor = self.monitor.in_mode(settings.mode)
+        if self.monitor.policy.mode == "off":
+            raise ConfigError("mode: found off in the policy, expected shadow, advise or enforce: a service that decides nothing need not run")
+        self.certificate = _certificate(settings, self.monitor)
+        self.keys = None if settings.api_key_file is None else Keys.read(settings.api_key_file)
+        secret = None if settings.state_key_file is None else read_secret(settings.state_key_file)
+        self.store = store
+        if store is None and settings.store != NO_STORE:
+            self.store = Store(settings.store, store_text=settings.store_text, connections=settings.scoring_threads + 2)
+        if secret is None:
+            secret = secrets.token_bytes(32) if self.store is None else self.store.secret()
+        self.metrics = Metrics()
+        self.digest = self.monitor.scorer.manifest.digest
+        self.signer = StateSigner(secret, self.digest)
+        self.engine = Engine(self.monitor, self.signer, self.metrics, settings)
+        self.pool = Pool(settings.scoring_threads, settings.queue_size, settings.time_limit, self.metrics)
+        self.ready = False
+
+    @property
+    def stored(self) -> Store:
+        """The store. Raises `ApiError` where there is none."""
+        if self.store is None:
+            raise ApiError(501, "no_store", "this service runs without a store, expected /v1/decide with the state that it returns")
+        return self.store
+
+    def key(self, given: str | None, *parts: str | None) -> Key | None:
+        """An idempotency key with the fingerprint of its request. Raises `ApiError`."""
+        if given is None:
+            return None
+        if not _KEY.fullmatch(given):
+            raise ApiError(422, "invalid_request", "Idempotency-Key: expected 1 to 200 visible ASCII characters", field="Idempotency-Key")
+        return Key(given, self.signer.fingerprint(*parts))
+
+    def append(self, conversation: str, turn: NewTurn, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
+        """Scores a turn and stores it: the whole of `POST …/turns`, in a thread."""
+        store, monitor = self.stored, self.monitor
+        if key is not None and (found := store.replay(conversation, key)) is not None:
+            return found, True
+        parent = store.parent(conversation, turn.parent, self.digest)
+        before = monitor.start() if parent.state is None else ConversationState.from_json(parent.state)
+        if before.policy.ended_at is not None:
+            raise ended(before.policy.ended_at, turn_id(parent.above), stored=True, turn=turn_id(parent.number))
+        after, decision = self.engine.observe(before, turn.role, turn.content)
+        deadline.check()
+        return store.append(conversation, parent.number, after, turn.role, turn.content, decision, key)
+
+    def info(self) -> Info:
+        """`GET /info`."""
+        settings, manifest = self.settings, self.monitor.scorer.manifest
+        limits = {name: getattr(settings, name) for name in ("max_body_bytes", "max_messages", "max_characters", "time_limit", "queue_size")}
+        labels = tuple(asdict(label) for label in manifest.labels)
+        kind = None if self.store is None else self.store.kind
+        keeps = self.store is not None and self.store.store_text
+        mode = self.monitor.policy.mode
+        return Info("lastresort", __version__, manifest.tag, self.digest, mode, labels, self.certificate, kind, keeps, settings.keep_days, limits)
+
+    async def warm_up(self) -> None:
+        """Until this is done `/health/ready` says no."""
+        while not self.ready:
+            try:
+                await self.pool.run(lambda _: self.engine.warm_up())
+                if self.store is not None:
+                    await self.pool.run(lambda _: self.stored.ping())
+                self.ready = True
+                log("ready", model=self.monitor.model, mode=self.monitor.policy.mode, store=self.store.kind if self.store else NO_STORE)
+            except Exception as error:  # tried again: a database may come later
+                log("warm_up_failed", level=logging.ERROR, error=error)
+                await asyncio.sleep(1.0)
+
+    async def sweep(self) -> None:
+        """Deletes old conversations, at once and every hour."""
+        days = self.settings.keep_days
+        while self.store is not None and days is not None:
+            try:
+                count = await asyncio.to_thread(self.store.sweep, time.time() - days * DAY)
+                log("sweep", deleted=count, keep_days=days)
+            except Exception as error:
+                log("sweep_failed", level=logging.ERROR, error=error)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    def close(self) -> None:
+        """Finishes the work at hand and closes the store."""
+        self.pool.close()
+        if self.store is not None:
+            self.store.close()
+
+
+def _certificate(settings: ServerSettings, monitor: Monitor) -> dict[str, Any] | None:
+    folder = load_folder(shipped_model() if settings.model is None else settings.model)
+    found = folder.certificate
+    if found is None or folder.manifest.digest != monitor.scorer.manifest.digest:
+        return None
+    certified = parse_policy({**found.policy, "mode": monitor.policy.config.mode}, where="certificate")
+    names = ("population", "n", "errors", "bound", "max_false_end_rate", "confidence", "date")
+    return {**{name: getattr(found, name) for name in names}, "holds": certified == monitor.policy.config}
+
+
+def create_app(settings: ServerSettings | None = None, *, monitor: Monitor | None = None, store: Store | None = None) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: None for the default ones.
+        monitor: instead of loading `settings.model`.
+        store: instead of opening `settings.store`; closed with the application.
+
+    Raises:
+        LastResortError: the model, policy, key files or store cannot be used.
+    """
+    settings = settings or ServerSettings()
+    service = Service(settings, monitor, store)
+
+    @asynccontextmanager
+    async def life(application: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(service.warm_up()), asyncio.create_task(service.sweep())]
+        application.state.warming = tasks[0]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(service.close)
+
+    silent: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
+    app = FastAPI(
+        title="lastresort",
+        version=__version__,
+        summary="Decides, as a last resort, when a chat assistant may leave a persistently abusive conversation.",
+        lifespan=life,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=silent,  # nothing of requests goes anywhere
+    )
+    app.state.service = service
+    app.add_middleware(Gate, settings=settings, keys=service.keys, metrics=service.metrics)
+    _add_errors(app)
+    _add_stateless(app, service)
+    _add_stateful(app, service)
+    _add_about(app, service)
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(request: Request, error: ApiError) -> JSONResponse:
+        request.scope.setdefault("state", {})["code"] = error.code
+        return error.response()
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return answer(request, error)
+
+    async def not_valid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return answer(request, invalid(error.errors()))
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        codes = {404: ("not_found", "found no such path"), 405: ("method_not_allowed", "this path does not take that method")}
+        code, message = codes.get(error.status_code, ("bad_request", "the request cannot be read"))
+        return answer(request, ApiError(error.status_code, code, message))
+
+    async def library(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, ConversationEnded):
+            return answer(request, ended(error.ended_at))
+        if isinstance(error, StateError):
+            return answer(request, ApiError(409, "state_foreign", str(error)))
+        log("scoring_failed", level=logging.ERROR, error=error)
+        return answer(request, ApiError(500, "scoring_failed", "the turn could not be scored, so nothing was decided on it"))
+
+    async def database(request: Request, error: Exception) -> JSONResponse:
+        log("store_failed", level=logging.ERROR, error=error)
+        if isinstance(error, DBAPIError) and not (isinstance(error, OperationalError) or error.connection_invalidated):
+            return answer(request, ApiError(500, "store_failed", "the store refused; nothing was acknowledged"))
+        return answer(request, busy("store_unavailable", "the store does not answer; nothing was acknowledged"))
+
+    app.add_exception_handler(ApiError, refused)
+    app.add_exception_handler(RequestValidationError, not_valid)
+    app.add_exception_handler(HTTPException, http)
+    for kind in (ConversationEnded, StateError, ScoringError):
+        app.add_exception_handler(kind, library)
+    for failure in (DBAPIError, PoolTimeout):
+        app.add_exception_handler(failure, database)
+
+
+def _add_stateless(app: FastAPI, service: Service) -> None:
+    engine, pool = service.engine, service.pool
+
+    def check(request: CourseRequest) -> None:
+        engine.check_limits([message.content for message in request.messages or (request.message,) if message is not None])
+
+    @app.post("/v1/score", responses=ERRORS, tags=["stateless"])
+    async def score(request: CourseRequest) -> ScoreAnswer:
+        """Scores all messages of a conversation, or one new message on top of a state."""
+        check(request)
+        return await pool.run(lambda deadline: engine.score(request, deadline))
+
+    @app.post("/v1/decide", responses=ERRORS, tags=["stateless"])
+    async def decide(request: CourseRequest) -> DecideAnswer:
+        """Scores and decides; `call` is the only thing a host must obey."""
+        check(request)
+        return await pool.run(lambda deadline: engine.decide(request, deadline))
+
+    @app.post("/v1/moderations", responses=ERRORS, tags=["stateless"])
+    async def moderations(request: ModerationRequest) -> ModerationAnswer:
+        """Single texts, in the shape of OpenAI's endpoint. Knows no conversation, so it never advises to end one."""
+        texts = engine.texts(request)
+        engine.check_limits(texts, name="input")
+        return await pool.run(lambda deadline: engine.moderate(texts, deadline))
+
+
+def _add_stateful(app: FastAPI, service: Service) -> None:
+    engine, pool = service.engine, service.pool
+    missing: dict[int | str, dict[str, Any]] = {**ERRORS, 404: {**ERRORS[422], "description": "no such conversation or turn"}}
+
+    def replayed(response: Response, was: bool) -> None:
+        if was:
+            response.status_code = 200
+            response.headers["Idempotent-Replayed"] = "true"
+
+    @app.post("/v1/conversations", status_code=201, responses=missing, tags=["stateful"])
+    async def new_conversation(response: Response, idempotency_key: IdempotencyKey = None) -> Conversation:
+        """Begins a conversation that the service keeps. Takes no body."""
+        store, key, mode = service.stored, service.key(idempotency_key, NEW), service.monitor.policy.mode
+        conversation, was = await pool.run(lambda _: store.create(service.monitor.model, service.digest, mode, key))
+        replayed(response, was)
+        return conversation
+
+    @app.post("/v1/conversations/{conversation}/turns", status_code=201, responses=missing, tags=["stateful"])
+    async def new_turn(conversation: str, turn: NewTurn, response: Response, idempotency_key: IdempotencyKey = None) -> StoredTurn:
+        """Adds a turn after `parent`: the newest one, or an older one to edit or retry."""
+        engine.check_limits([turn.content], name="content")
+        key = service.key(idempotency_key, turn.role, turn.content, turn.parent)
+        stored, was = await pool.run(lambda deadline: service.append(conversation, turn, key, deadline))
+        replayed(response, was)
+        return stored
+
+    @app.get("/v1/conversations/{conversation}", responses=missing, tags=["stateful"])
+    async def conversation_tree(conversation: str) -> Conversation:
+        """The conversation with all its branches."""
+        store = service.stored
+        return await pool.run(lambda _: store.tree(conversation))
+
+    @app.delete("/v1/conversations/{conversation}", status_code=204, responses=missing, tags=["stateful"])
+    async def forget_conversation(conversation: str) -> None:
+        """Deletes the conversation, its turns and its feedback."""
+        store = service.stored
+        await pool.run(lambda _: store.delete(conversation))
+
+    @app.post("/v1/conversations/{conversation}/feedback", status_code=201, responses=missing, tags=["stateful"])
+    async def new_feedback(conversation: str, feedback: Feedback) -> FeedbackTaken:
+        """Disputes or confirms an end, also one that the mode withheld."""
+        store = service.stored
+        turn = await pool.run(lambda _: store.judge(conversation, feedback.turn, feedback.verdict))
+        return FeedbackTaken(conversation, turn, feedback.verdict)
+
+
+def _add_about(app: FastAPI, service: Service) -> None:
+    @app.get("/health/live", tags=["about"])
+    async def live() -> dict[str, str]:
+        """The process runs."""
+        return {"status": "live"}
+
+    @app.get("/health/ready", tags=["about"], responses={503: ERRORS[503]})
+    async def ready() -> dict[str, str]:
+        """The model is warm and the store answered."""
+        if not service.ready:
+            raise busy("not_ready", "the model is not warm yet")
+        return {"status": "ready"}
+
+    @app.get("/info", tags=["about"])
+    async def info() -> Info:
+        """Model, mode, labels, certificate, limits."""
+        return service.info()
+
+    @app.get("/metrics", tags=["about"])
+    async def metrics() -> Response:
+        """Prometheus."""
+        return Response(service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        """The API for people; without scripts and outside requests."""
+        return HTMLResponse(_docs(app.openapi()), headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"})
+
+
+def _docs(schema: dict[str, Any]) -> str:
+    def block(title: str, value: Any) -> str:
+        return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(json.dumps(value, indent=1, ensure_ascii=False))}</pre></details>"
+
+    parts = []
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            parts.append(f"<h2><code>{method.upper()} {html.escape(path)}</code></h2><p>{html.escape(operation.get('description', ''))}</p>")
+            parts += [block(name, operation[name]) for name in ("parameters", "requestBody", "responses") if name in operation]
+    parts.append("<h2>Shapes</h2>")
+    parts += [block(name, shape) for name, shape in schema.get("components", {}).get("schemas", {}).items()]
+    style = ":root{color-scheme:light dark}body{font:1rem/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}pre{overflow-x:auto}"
+    head = (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>lastresort API</title><style>{style}</style>"
+    )
+    return f"{head}<h1>lastresort {html.escape(schema['info']['version'])}</h1><p><a href=openapi.json>openapi.json</a></p>{''.join(parts)}</html>"

@@ -1,0 +1,417 @@
+"""Stored conversations: SQLite by default, PostgreSQL by URL. Every turn keeps the state after it, so that any turn can be gone on from.
+
+What `append` has returned is on the disk: SQLite writes ahead (WAL) with synchronous=FULL, PostgreSQL commits synchronously by default. A killed process
+would lose nothing with synchronous=NORMAL either, since the pages are with the system by then; FULL keeps the promise over a power failure too, where a
+forgotten turn could be a forgotten veto.
+
+Appends to one conversation take turns on its row, so that each is there once and concurrent ones to the same parent become siblings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from pydantic import TypeAdapter
+from sqlalchemy.engine import URL, make_url
+
+from lastresort.conversation import ConversationState
+from lastresort.data import dumps
+from lastresort.errors import ConfigError
+from lastresort.types import Decision, Role
+from lastresort.wire import NEWEST, Conversation, StoredTurn, Verdict
+
+from .errors import ApiError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 10
+LOCK = 0x1A57
+"""PostgreSQL's advisory lock while migrating."""
+
+metadata = sa.MetaData()
+settings = sa.Table("setting", metadata, sa.Column("name", sa.String(40), primary_key=True), sa.Column("value", sa.Text, nullable=False))
+conversations = sa.Table(
+    "conversation",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("model", sa.String(200), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("mode", sa.String(10), nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("updated", sa.BigInteger, nullable=False),
+    sa.Column("turns", sa.Integer, nullable=False),
+    sa.Index("conversation_updated", "updated"),
+)
+turns = sa.Table(
+    "turn",
+    metadata,
+    sa.Column("conversation", sa.String(40), sa.ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("parent", sa.Integer, nullable=True),
+    sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("role", sa.String(10), nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),
+    sa.Column("scores", sa.Text, nullable=False),
+    sa.Column("windows", sa.Integer, nullable=False),
+    sa.Column("content", sa.Text, nullable=True),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+answers = sa.Table(
+    "answer",
+    metadata,
+    sa.Column("scope", sa.String(40), primary_key=True),
+    sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("conversation", sa.String(40), sa.ForeignKey("conversation.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("turn", sa.Integer, nullable=True),
+)
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("conversation", sa.String(40), sa.ForeignKey("conversation.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("turn", sa.Integer, nullable=False),
+    sa.Column("verdict", sa.String(10), nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+)
+
+_DECISION: TypeAdapter[Decision] = TypeAdapter(Decision)
+_TURN_ID = re.compile(r"t(0|[1-9]\d{0,8})")
+_LONE = re.compile("[\ud800-\udfff]")
+_ID = re.compile(r"c[0-9a-f]{32}")
+NEW = "new"
+"""Scope of idempotency keys for new conversations."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """An idempotency key and a fingerprint of the request that it came with."""
+
+    key: str
+    request: str
+
+
+@dataclass(frozen=True)
+class Parent:
+    """From where a turn goes on: number and stored state, both None for the beginning; `above` is the parent's parent."""
+
+    number: int | None = None
+    state: str | None = None
+    above: int | None = None
+
+
+class _Answered(Exception):  # noqa: N818 - it unwinds a transaction
+    """The key was answered meanwhile."""
+
+
+def turn_id(number: int | None) -> str | None:
+    """The id of a turn as the service says it."""
+    return None if number is None else f"t{number}"
+
+
+def no_conversation() -> ApiError:
+    """404."""
+    return ApiError(404, "no_such_conversation", "conversation: found no such id, expected that of a stored one: it may have been deleted")
+
+
+def database_url(text: str) -> URL:
+    """The URL for SQLAlchemy. Raises `ConfigError`, which never repeats a password."""
+    try:
+        url = make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigError("store: found no URL, expected sqlite:///FILE or postgresql://USER@HOST/DATABASE") from None
+    if url.drivername in {"postgres", "postgresql"}:
+        return url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise ConfigError("store: found sqlite without a file, expected sqlite:///FILE")
+    if url.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ConfigError(f"store: found {url.drivername}, expected sqlite or postgresql")
+    return url
+
+
+class Store:
+    """Thread-safe; several processes may share a database."""
+
+    def __init__(self, url: str, *, store_text: bool = False, connections: int = 8) -> None:
+        """Opens the database and brings its tables up to date.
+
+        Args:
+            url: of SQLAlchemy.
+            store_text: whether `append` keeps what was said.
+            connections: at a time.
+
+        Raises:
+            ConfigError: the URL is wrong, the driver is missing, the database cannot be reached or was made by a newer version.
+        """
+        parsed = database_url(url)
+        self.kind, self.store_text = parsed.get_backend_name(), store_text
+        options: dict[str, Any] = {"hide_parameters": True, "pool_size": connections, "max_overflow": 2, "pool_timeout": BUSY_SECONDS}
+        if self.kind == "sqlite":
+            options["connect_args"] = {"timeout": BUSY_SECONDS}
+        else:
+            options["pool_pre_ping"] = True
+        try:
+            self._engine = sa.create_engine(parsed, **options)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"store: {error.name} is not installed: pip install 'lastresort[postgres]'") from None
+        if self.kind == "sqlite":
+            sa.event.listen(self._engine, "connect", _sqlite_connect)
+            sa.event.listen(self._engine, "begin", _sqlite_begin)
+        self._writer = self._engine.execution_options(writes=True)
+        try:
+            with self._writer.begin() as connection:
+                if self.kind == "postgresql":
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+                config = Config()
+                config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            self.close()
+            reason = str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()[0]
+            raise ConfigError(f"store: {parsed.render_as_string(hide_password=True)}: cannot be opened: {reason}") from None
+        except CommandError:
+            self.close()
+            raise ConfigError(f"store: {parsed.render_as_string(hide_password=True)}: was made by a newer version of lastresort") from None
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Raises an error of SQLAlchemy if the database does not answer."""
+        with self._engine.connect() as connection:
+            connection.execute(sa.select(1))
+
+    def secret(self) -> bytes:
+        """The secret of this database, made on the first call; all workers get the same."""
+        with self._writer.begin() as connection:
+            found = connection.execute(sa.select(settings.c.value).where(settings.c.name == "secret")).scalar()
+            if found is None and self.kind == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+                found = connection.execute(sa.select(settings.c.value).where(settings.c.name == "secret")).scalar()
+            if found is None:
+                found = secrets.token_hex(32)
+                connection.execute(settings.insert().values(name="secret", value=found))
+        return bytes.fromhex(str(found))
+
+    def create(self, model: str, digest: str, mode: str, key: Key | None = None) -> tuple[Conversation, bool]:
+        """A new conversation, or the one that the key was answered with; and whether it is that. Raises `ApiError`."""
+        if key is not None and (found := self.answered(NEW, key)) is not None:
+            return self.tree(found[0], with_turns=False), True
+        name, now = "c" + secrets.token_hex(16), int(time.time())
+        try:
+            with self._writer.begin() as connection:
+                connection.execute(conversations.insert().values(id=name, model=model, digest=digest, mode=mode, created=now, updated=now, turns=0))
+                if key is not None:
+                    connection.execute(answers.insert().values(scope=NEW, key=key.key, request=key.request, conversation=name, turn=None))
+        except sa.exc.IntegrityError:  # the same key at the same time
+            if key is None or (found := self.answered(NEW, key)) is None:
+                raise
+            return self.tree(found[0], with_turns=False), True
+        return self.tree(name, with_turns=False), False
+
+    def answered(self, scope: str, key: Key) -> tuple[str, int | None] | None:
+        """Conversation and turn that a key was answered with, or None. Raises `ApiError` (422) if it came with another request."""
+        with self._engine.connect() as connection:
+            return _answer(connection, scope, key)
+
+    def parent(self, conversation: str, turn: str | None, digest: str) -> Parent:
+        """From where a turn goes on.
+
+        Args:
+            conversation: its id.
+            turn: id of the turn before it; None for the beginning; `newest`.
+            digest: of the model at work.
+
+        Raises:
+            ApiError: 404 `no_such_conversation` or `no_such_turn`, 409 `state_foreign` for a conversation of another model.
+        """
+        with self._engine.connect() as connection:
+            head = self._head(connection, conversation)
+            if head.digest != digest:
+                raise ApiError(409, "state_foreign", f"conversation: found one of model {head.model}, expected one of the model at work: start a new one")
+            if turn is None or (turn == NEWEST and not head.turns):
+                return Parent()
+            number = head.turns - 1 if turn == NEWEST else _number(turn)
+            query = sa.select(turns.c.number, turns.c.state, turns.c.parent).where(turns.c.conversation == conversation, turns.c.number == number)
+            row = connection.execute(query).first()
+            if row is None:
+                raise _no_turn()
+            return Parent(row.number, row.state, row.parent)
+
+    def append(
+        self, conversation: str, parent: int | None, state: ConversationState, role: Role, content: str, decision: Decision, key: Key | None = None
+    ) -> tuple[StoredTurn, bool]:
+        """Stores a turn; once this returns it is not lost.
+
+        Args:
+            conversation: its id.
+            parent: number of the turn before it.
+            state: after it, with its score.
+            role: who spoke.
+            content: kept only where the store keeps text.
+            decision: on it.
+            key: so that the same request is stored once.
+
+        Returns:
+            The turn, and whether it was there already.
+
+        Raises:
+            ApiError: 404: the conversation was deleted meanwhile.
+        """
+        assert state.score is not None
+        now = int(time.time())
+        values = {
+            "conversation": conversation,
+            "parent": parent,
+            "depth": state.turns - 1,
+            "role": role,
+            "state": state.to_json(),
+            "decision": dumps(asdict(decision)),
+            "scores": dumps(state.score.scores),
+            "windows": state.score.windows,
+            "content": json.dumps(_LONE.sub("\ufffd", content)) if self.store_text else None,  # as JSON: PostgreSQL takes no NUL
+            "created": now,
+        }
+        try:
+            with self._writer.begin() as connection:
+                count = conversations.update().where(conversations.c.id == conversation).values(turns=conversations.c.turns + 1, updated=now)
+                number = connection.execute(count.returning(conversations.c.turns)).scalar()  # locks the conversation
+                if number is None:
+                    raise no_conversation()
+                if key is not None and _answer(connection, conversation, key) is not None:
+                    raise _Answered
+                number -= 1
+                connection.execute(turns.insert().values(number=number, **values))
+                if key is not None:
+                    connection.execute(answers.insert().values(scope=conversation, key=key.key, request=key.request, conversation=conversation, turn=number))
+        except _Answered:
+            assert key is not None
+            found = self.replay(conversation, key)
+            assert found is not None
+            return found, True
+        return _stored(SimpleNamespace(number=number, **values)), False
+
+    def replay(self, conversation: str, key: Key) -> StoredTurn | None:
+        """The turn that a key was answered with, or None. Raises `ApiError` (422)."""
+        found = self.answered(conversation, key)
+        return None if found is None or found[1] is None else self._turn(conversation, found[1])
+
+    def tree(self, conversation: str, *, with_turns: bool = True) -> Conversation:
+        """A conversation with all its turns, parents first. Raises `ApiError` (404)."""
+        with self._engine.connect() as connection:
+            head = self._head(connection, conversation)
+            rows = connection.execute(turns.select().where(turns.c.conversation == conversation).order_by(turns.c.number)).all() if with_turns else ()
+        newest = turn_id(head.turns - 1) if head.turns else None
+        return Conversation(head.id, head.model, head.mode, head.created, head.updated, newest, tuple(map(_stored, rows)))
+
+    def delete(self, conversation: str) -> None:
+        """Forgets a conversation and everything about it. Raises `ApiError` (404)."""
+        with self._writer.begin() as connection:
+            if not _ID.fullmatch(conversation) or not connection.execute(conversations.delete().where(conversations.c.id == conversation)).rowcount:
+                raise no_conversation()
+
+    def sweep(self, before: float) -> int:
+        """Forgets conversations without a turn since `before` (seconds since 1970); returns how many."""
+        with self._writer.begin() as connection:
+            return connection.execute(conversations.delete().where(conversations.c.updated < int(before))).rowcount
+
+    def judge(self, conversation: str, turn: str | None, verdict: Verdict) -> str:
+        """Stores feedback on an end and returns the id of its turn.
+
+        Raises:
+            ApiError: 404: there is no such conversation or turn; 409 `nothing_ended`: nothing was ended there, nor would have been.
+        """
+        with self._writer.begin() as connection:
+            self._head(connection, conversation)
+            query = turns.select().where(turns.c.conversation == conversation).order_by(turns.c.number.desc())
+            rows = connection.execute(query if turn is None else query.where(turns.c.number == _number(turn))).all()
+            if turn is not None and not rows:
+                raise _no_turn()
+            number = next((row.number for row in rows if _DECISION.validate_json(row.decision).decided_call == "end"), None)
+            if number is None:
+                raise ApiError(409, "nothing_ended", "feedback: found no end, expected a turn that ended the conversation or would have")
+            connection.execute(feedback.insert().values(conversation=conversation, turn=number, verdict=verdict, created=int(time.time())))
+        return f"t{number}"
+
+    def judged(self) -> Iterator[tuple[list[StoredTurn], list[Verdict]]]:
+        """Each turn that got feedback, as the line from the first turn to it, with the verdicts in order."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(feedback.select().order_by(feedback.c.conversation, feedback.c.turn, feedback.c.id)).all()
+        verdicts: dict[tuple[str, int], list[Verdict]] = {}
+        for row in rows:
+            verdicts.setdefault((row.conversation, row.turn), []).append(row.verdict)
+        for (conversation, number), said in verdicts.items():
+            try:
+                by_id = {turn.id: turn for turn in self.tree(conversation).turns}
+            except ApiError:  # deleted meanwhile
+                continue
+            line: list[StoredTurn] = []
+            here: str | None = turn_id(number)
+            while here is not None:
+                line.append(by_id[here])
+                here = line[-1].parent
+            yield line[::-1], said
+
+    def _head(self, connection: sa.Connection, conversation: str) -> Any:
+        row = connection.execute(conversations.select().where(conversations.c.id == conversation)).first() if _ID.fullmatch(conversation) else None
+        if row is None:
+            raise no_conversation()
+        return row
+
+    def _turn(self, conversation: str, number: int) -> StoredTurn:
+        with self._engine.connect() as connection:
+            row = connection.execute(turns.select().where(turns.c.conversation == conversation, turns.c.number == number)).first()
+        if row is None:
+            raise no_conversation()
+        return _stored(row)
+
+
+def _stored(row: Any) -> StoredTurn:
+    decision = _DECISION.validate_json(row.decision)
+    content = None if row.content is None else json.loads(row.content)
+    scores, ended = json.loads(row.scores), decision.call == "end"
+    return StoredTurn(row.conversation, f"t{row.number}", turn_id(row.parent), row.depth, row.role, scores, row.windows, decision, ended, row.created, content)
+
+
+def _answer(connection: sa.Connection, scope: str, key: Key) -> tuple[str, int | None] | None:
+    row = connection.execute(answers.select().where(answers.c.scope == scope, answers.c.key == key.key)).first()
+    if row is None:
+        return None
+    if row.request != key.request:
+        raise ApiError(422, "idempotency_mismatch", "Idempotency-Key: found one that came with another request before, expected a new one for each request")
+    return row.conversation, row.turn
+
+
+def _no_turn() -> ApiError:
+    return ApiError(404, "no_such_turn", "turn: found no such id in this conversation, expected that of one of its turns")
+
+
+def _number(turn: str) -> int:
+    found = _TURN_ID.fullmatch(turn)
+    if found is None:
+        raise _no_turn()
+    return int(found[1])
+
+
+def _sqlite_connect(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_sqlite_begin` says
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _sqlite_begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
