@@ -310,6 +310,11 @@ def test_decide_loads_no_model(scored: Path, smoke_policy: Path) -> None:
     assert result.out == scored.read_bytes()
 
 
+def test_decide_works_without_a_runtime(scored: Path, smoke_policy: Path) -> None:
+    result = command("decide", scored, "--policy", smoke_policy, before="import sys\nsys.modules['onnxruntime'] = None")
+    assert (result.code, result.err, result.out) == (0, "", scored.read_bytes())
+
+
 def test_decide_needs_the_labels_that_the_policy_reads(run: Run, scored: Path, root: Path) -> None:
     result = run("decide", scored, "--policy", root / "configs" / "policy" / "default.yaml")
     assert (result.code, result.out) == (1, b"")
@@ -377,12 +382,12 @@ def test_exit_codes(run: Run, sample_path: Path, tiny_path: Path, tmp_path: Path
         ("score", sample_path, "--workers", 0),
         ("decide", sample_path),
         ("evaluate",),
-        ("score", "a", "b"),
     ]
     for arguments in usage:
         assert run(*arguments).code == 2, arguments
     for arguments in [
         ("score", tmp_path / "nowhere.jsonl", "--model", tiny_path),
+        ("score", sample_path, tmp_path / "nowhere.jsonl", "--model", tiny_path, "-o", tmp_path / "out.jsonl"),
         ("score", tmp_path, "--model", tiny_path),
         ("score", sample_path, "--model", tmp_path / "nowhere"),
         ("score", sample_path, "--model", tiny_path, "-o", tmp_path),

@@ -67,7 +67,7 @@ def test_the_commands_run(page: str, checkout: Path) -> None:
 
 def test_every_verb_is_documented() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for verb in ("score", "decide", "train", "export", "evaluate", "inspect"):
+    for verb in ("score", "decide", "explain", "evaluate", "report", "calibrate", "audit", "inspect", "train", "export"):
         assert f"lastresort {verb} " in text
 
 

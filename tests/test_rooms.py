@@ -17,11 +17,15 @@ PACKAGE = Path(lastresort.__file__).parent
 LAYERS: list[set[str]] = [
     {"errors"},
     {"types"},
-    {"config", "data", "encoding", "artifact"},
+    {"files"},
+    {"config", "data", "encoding", "artifact", "wire"},
     {"scoring", "policy", "metrics"},
     {"explain"},
     {"conversation", "calibration", "evaluation"},
-    {"batch", "report", "server", "tree"},
+    {"tree"},
+    {"batch"},
+    {"report", "server", "client"},
+    {"bench"},
     {"cli"},
     {"__main__"},
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -22,9 +23,11 @@ from .types import Mode
 
 if TYPE_CHECKING:
     from .artifact import Certificate
+    from .batch import Outcome
     from .calibration import Calibration
     from .data import BadLine
     from .evaluation import ConversationRow, Row
+    from .files import Lines
     from .types import Dialogue, ScoredDialogue
 
 app = typer.Typer(
@@ -42,6 +45,9 @@ SkipOption = Annotated[Path | None, typer.Option("--skip-bad", help="write bad l
 ModeOption = Annotated[
     Mode, typer.Option("--mode", help="off, shadow, advise or enforce: how far decisions act; stored conversations are judged in full unless said otherwise")
 ]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="sqlite:///FILE or postgresql://USER@HOST/DATABASE, or none; default: sqlite:///lastresort.db here")
+]
 TableOption = Annotated[bool, typer.Option("--table", help="also print a readable table of every conversation")]
 
 
@@ -58,31 +64,89 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 @app.command()
 def score(
-    source: Annotated[Path, typer.Argument(metavar="INPUT.jsonl", help="dialogues, one a line; .gz; - for standard input")],
-    output: OutputOption = Path("-"),
+    sources: Annotated[list[Path], typer.Argument(metavar="INPUT…", help="dialogues: .jsonl, .gz, .zst or .parquet; - for standard input")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write: .jsonl, .gz, .zst or .parquet; - for standard output")] = Path("-"),
     model: ModelOption = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="policy file; default: the model's own")] = None,
     mode: ModeOption = "enforce",
     skip_bad: SkipOption = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="threads; default: all CPUs of this process")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="begin anew, instead of going on where an earlier run into the same file was cut off")] = False,
+    shard_turns: Annotated[int | None, typer.Option("--shard-turns", min=1, help="turns after which work is safe from a kill; default: 10000")] = None,
     table: TableOption = False,
 ) -> None:
-    """Scores dialogues and decides on each: one line a conversation, in input order."""
-    from .batch import score_dialogues
+    """Scores dialogues and decides on each: one line a conversation, in input order. Run again after a kill, it goes on where it was."""
+    from .batch import SHARD_TURNS, Parts, Stopped, inputs_of, score_lines, score_to_file
     from .conversation import load
-    from .data import read_dialogues, scored_to_json
+    from .data import scored_to_json
 
-    _protect((source,), (output, skip_bad))
+    _protect(sources, (output, skip_bad))
     monitor = load(model, policy=policy)
-    with _bad_lines(skip_bad) as on_bad, _open_output(output) as stream:
-        texts: deque[Dialogue] = deque()
-        dialogues = read_dialogues(source, on_bad=on_bad)
-        if table:
-            dialogues = _remember(dialogues, texts)
-        for scored in _progress(score_dialogues(monitor, dialogues, workers=workers, mode=mode), "scoring"):
-            _write_line(stream, scored_to_json(scored))
-            if table:
-                _print_conversation(scored, texts.popleft())
+    inputs = inputs_of(sources)
+    if str(output) == "-" or (output.exists() and not output.is_file() and not output.is_dir()):  # a stream or a device: nothing to go on from
+        with _bad_lines(skip_bad) as on_bad, _open_output(output) as stream:
+            for outcome in _scoring_progress(score_lines(monitor, inputs, workers=workers, mode=mode), inputs):
+                if not isinstance(outcome.result, DataError):
+                    _write_line(stream, scored_to_json(outcome.result))
+                    if table:
+                        _print_conversation(outcome.result, outcome.dialogue)
+                elif on_bad is None:
+                    raise outcome.result
+                else:
+                    on_bad(outcome.result, outcome.raw)
+        return
+
+    bad = 0
+
+    def resumed(parts: Parts) -> None:
+        nonlocal bad
+        bad = parts.bad
+        typer.echo(f"goes on after {parts.conversations} conversations that an earlier run finished; --restart begins anew", err=True)
+
+    with _asked_to_stop() as asked:
+        outcomes = score_to_file(
+            monitor,
+            inputs,
+            output,
+            skip_bad=skip_bad,
+            mode=mode,
+            workers=workers,
+            restart=restart,
+            shard_turns=shard_turns or SHARD_TURNS,
+            stopped=lambda: bool(asked),
+            resumed=resumed,
+        )
+        try:
+            for outcome in _scoring_progress(outcomes, inputs):
+                if isinstance(outcome.result, DataError):
+                    bad += 1
+                    typer.echo(f"skipped: {outcome.result}", err=True)
+                elif table:
+                    _print_conversation(outcome.result, outcome.dialogue)
+        except (Stopped, KeyboardInterrupt) as error:
+            typer.echo(str(error) or "stopped at once; what was finished is kept: run the same command again to go on", err=True)
+            raise typer.Exit(128 + asked[0] if asked else 130) from None
+    if skip_bad is not None:
+        typer.echo(f"{bad} bad lines skipped, kept in {skip_bad}", err=True)
+
+
+@app.command()
+def bench(
+    model: ModelOption = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.01, help="how long to measure, about; loading comes on top")] = 30.0,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="threads, and processes, to compare with one; default: all CPUs")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON to write, - for standard output")] = None,
+) -> None:
+    """Measures on this machine: import and load, time a turn by length, turns a second on all CPUs, memory, and where the time goes."""
+    from .artifact import shipped_model
+    from .bench import measure
+
+    result = measure(shipped_model() if model is None else model, seconds=seconds, workers=workers)
+    if output is not None:
+        with _open_output(output) as stream:
+            stream.write((json.dumps(result, indent=1) + "\n").encode())
+    if output is None or str(output) != "-":
+        _print_bench(result)
 
 
 @app.command()
@@ -382,6 +446,64 @@ def inspect(
     console.print_json(json.dumps(dict(manifest.provenance)))
 
 
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option("--host", help="address to listen on; default: 127.0.0.1, which only this machine reaches")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="default: 8000; 0 for a free one")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="processes; default: 1")] = None,
+    model: ModelOption = None,
+    policy: Annotated[Path | None, typer.Option("--policy", help="policy file; default: the model's own")] = None,
+    mode: Annotated[Mode | None, typer.Option("--mode", help="shadow, advise or enforce; default: as the policy says")] = None,
+    store: StoreOption = None,
+    store_text: Annotated[bool | None, typer.Option("--store-text", help="keep what was said")] = None,
+    keep_days: Annotated[int | None, typer.Option("--keep-days", help="delete conversations without a turn for so many days")] = None,
+    api_key_file: Annotated[Path | None, typer.Option("--api-key-file", help="keys that are let in, one a line")] = None,
+    state_key_file: Annotated[Path | None, typer.Option("--state-key-file", help="secret that signs states; default: kept in the store")] = None,
+    settings: Annotated[Path | None, typer.Option("--settings", help="YAML file with all settings, limits among them; options win over it")] = None,
+) -> None:
+    """Serves decisions over HTTP; the API is described at /docs."""
+    from dataclasses import fields
+
+    from .config import parse_settings, read_yaml
+    from .server.settings import ServerSettings
+
+    values = {} if settings is None else read_yaml(settings)
+    options = locals()
+    given = {field.name: options[field.name] for field in fields(ServerSettings) if options.get(field.name) is not None}
+    values |= {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    parsed = parse_settings(ServerSettings, values, where="serve" if settings is None else str(settings))
+    with _extra("serve"):
+        from .server.run import serve as run
+    run(parsed)
+
+
+feedback_app = typer.Typer(name="feedback", help="What was said about ends.", no_args_is_help=True)
+app.add_typer(feedback_app)
+
+
+@feedback_app.command("export")
+def feedback_export(
+    output: OutputOption = Path("-"),
+    store: StoreOption = None,
+) -> None:
+    """Writes disputed and confirmed ends as labelled dialogues, one a line; only those whose text was stored. Look at them before training on them."""
+    from .data import dialogue_to_json
+
+    with _extra("serve"):
+        from .server.feedback import dialogues
+    from .server.settings import DEFAULT_STORE
+
+    written = left_out = 0
+    with _open_output(output) as stream:
+        for dialogue in dialogues(store or DEFAULT_STORE):
+            if dialogue is None:
+                left_out += 1
+                continue
+            _write_line(stream, dialogue_to_json(dialogue))
+            written += 1
+    typer.echo(f"{written} dialogues; {left_out} left out, since their text was not stored", err=True)
+
+
 def _progress(items: Iterable[Any], title: str) -> Iterator[Any]:
     """Counts items on standard error, only if that is a terminal."""
     if not sys.stderr.isatty():
@@ -395,6 +517,49 @@ def _progress(items: Iterable[Any], title: str) -> Iterator[Any]:
         for item in items:
             bar.advance(task)
             yield item
+
+
+def _scoring_progress(outcomes: Iterable[Outcome], inputs: Sequence[Lines]) -> Iterator[Outcome]:
+    """Shows conversations, rate and time left on standard error, only if that is a terminal. The time left goes by the bytes of the inputs read so far."""
+    if not sys.stderr.isatty():
+        yield from outcomes
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    sizes = [source.size for source in inputs]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    counts = TextColumn("{task.fields[done]} conversations, {task.fields[rate]:.0f} turns/s")
+    columns = (TextColumn("{task.description}"), BarColumn(), counts, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scoring", total=total, done=0, rate=0.0)
+        done = turns = 0
+        for outcome in outcomes:
+            if not isinstance(outcome.result, DataError):
+                done, turns = done + 1, turns + len(outcome.result.turns)
+            elapsed = bar.tasks[task].elapsed or 0.0
+            bar.update(task, completed=sum(source.position for source in inputs), done=done, rate=turns / elapsed if elapsed else 0.0)
+            yield outcome
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """The signals that asked to stop so far: Ctrl-C and termination. The second one stops at once, as `KeyboardInterrupt`."""
+    received: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # the only one that may handle signals
+        yield received
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _protect(inputs: Iterable[Path | None], outputs: Iterable[Path | None]) -> None:
@@ -412,17 +577,20 @@ def _protect(inputs: Iterable[Path | None], outputs: Iterable[Path | None]) -> N
 
 @contextmanager
 def _open_output(path: Path) -> Iterator[IO[bytes]]:
-    if str(path) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
     try:
+        if str(path) == "-":
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("wb")
+        with path.open("wb") as stream:
+            yield stream
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", where=str(path)) from None
-    with stream:
-        yield stream
+        if str(path) == "-":  # what is still held back would fail once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise DataError(f"cannot be written: {error.strerror or error}", where="<stdout>" if str(path) == "-" else str(path)) from None
 
 
 def _write_line(stream: IO[bytes], record: dict[str, Any]) -> None:
@@ -448,12 +616,6 @@ def _bad_lines(path: Path | None) -> Iterator[BadLine | None]:
 
         yield keep
     typer.echo(f"{count} bad lines skipped, kept in {path}", err=True)
-
-
-def _remember(dialogues: Iterable[Dialogue], texts: deque[Dialogue]) -> Iterator[Dialogue]:
-    for dialogue in dialogues:
-        texts.append(dialogue)
-        yield dialogue
 
 
 def _print_conversation(scored: ScoredDialogue, dialogue: Dialogue | None) -> None:
@@ -627,6 +789,25 @@ def _print_courses(rows: Iterable[ConversationRow]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+def _print_bench(result: Mapping[str, Any]) -> None:
+    from .bench import SHARES
+
+    machine, memory, shares, rate = (result[name] for name in ("machine", "memory_mb", "shares", "turns_per_second"))
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(f"[bold]{_escape(result['model'])}[/]  lastresort {result['version']}, onnxruntime {machine['onnxruntime']}, {machine['cpus']} CPUs")
+    console.print(f"import {result['import_s']:.2f} s, load {result['load_s']:.2f} s")
+    peak = {name: "–" if value is None else f"{value:.0f} MB" for name, value in memory.items()}
+    console.print(f"memory: {peak['loaded']} once loaded, {peak['peak']} at its peak")
+    table = Table("tokens", "n", "p50 ms", "p95 ms", "p99 ms", title="one turn, all of it, one thread", title_justify="left")
+    for row in result["turn_ms"]:
+        table.add_row(str(row["tokens"]), str(row["n"]), *(f"{row[name]:.2f}" for name in ("p50", "p95", "p99")))
+    console.print(table)
+    console.print(f"where the time of a turn of {shares['tokens']} tokens goes: " + ", ".join(f"{name} {shares[name]:.1%}" for name in SHARES))
+    console.print(f"turn 200 costs {result['turn_200_over_2']:.2f} times turn 2")
+    several = f"{result['workers']} threads {rate['threads']:.0f}, {result['workers']} processes {rate['processes']:.0f}"
+    console.print(f"turns a second: one thread {rate['one']:.0f}, {several}")
+
+
 def _add_plugin_verbs() -> None:
     """Adds the verbs that live outside this package (entry points `lastresort.verbs`); they are imported only when listed or called."""
     for point in entry_points(group="lastresort.verbs"):
@@ -635,6 +816,17 @@ def _add_plugin_verbs() -> None:
             app.add_typer(target, name=point.name)
         else:
             app.command(point.name)(_needs_extra(target, point.name))
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Says which extra is missing where an import fails. Raises `MissingExtraError`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("lastresort"):
+            raise
+        raise MissingExtraError(f"{name} needs {error.name}, which is not installed: pip install 'lastresort[{name}]'") from None
 
 
 def _needs_extra(function: Callable[..., None], verb: str) -> Callable[..., None]:

@@ -5,22 +5,20 @@ Every error names ``file:line`` and the field, says what was found and what was 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
-import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .errors import DataError
+from .files import Lines
+from .files import open_input as open_input
 from .types import Dialogue, Message, ScoredDialogue
 
 T = TypeVar("T")
@@ -143,51 +141,34 @@ def parse_line(kind: type[T], raw: bytes, *, where: str = "") -> T:
     return parse_record(kind, record, where=where)
 
 
-@contextmanager
-def open_input(path: str | Path) -> Iterator[tuple[IO[bytes], str]]:
-    """Opens a file (plain or .gz) or standard input (`-`) for reading bytes; yields it and its name in messages."""
-    if str(path) == "-":
-        yield sys.stdin.buffer, "<stdin>"
-        return
-    opener: Callable[..., Any] = gzip.open if str(path).endswith(".gz") else open
-    try:
-        stream = opener(path, "rb")
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", where=str(path)) from None
-    with stream:
-        yield stream, str(path)
-
-
 def iter_records(kind: type[T], path: str | Path, *, on_bad: BadLine | None = None) -> Iterator[T]:
-    """Streams a JSONL file; blank lines are passed over. An empty file gives nothing.
+    """Streams a file of JSON lines, or the rows of a Parquet file; blank lines are passed over. An empty file gives nothing.
 
     Args:
         kind: `Dialogue` or `ScoredDialogue`.
-        path: file, `.gz` file, or `-`.
+        path: file (plain, `.gz`, `.zst`, `.parquet`), or `-`.
         on_bad: receives each bad line instead of stopping.
 
     Raises:
         DataError: the first bad line, if `on_bad` is None; a file that cannot be read, always.
     """
-    with open_input(path) as (stream, name):
-        lines = enumerate(stream, start=1)
-        while True:
-            try:
-                number, raw = next(lines)
-            except StopIteration:
-                return
-            except (OSError, EOFError, zlib.error) as error:
-                raise DataError(f"cannot be read: {error}", where=name) from None
-            if not raw.strip():
-                continue
-            try:
-                record = parse_line(kind, raw, where=f"{name}:{number}")
-            except DataError as error:
-                if on_bad is None:
-                    raise
-                on_bad(error, raw)
-                continue
-            yield record
+    source = Lines(path, columns_of(kind))
+    for number, raw in source:
+        if not raw.strip():
+            continue
+        try:
+            record = parse_line(kind, raw, where=f"{source.name}:{number}")
+        except DataError as error:
+            if on_bad is None:
+                raise
+            on_bad(error, raw)
+            continue
+        yield record
+
+
+def columns_of(kind: Any) -> tuple[str, ...]:
+    """The columns of a Parquet file that hold records of `kind`."""
+    return tuple(field.name for field in fields(kind))
 
 
 def read_dialogues(path: str | Path, *, on_bad: BadLine | None = None) -> Iterator[Dialogue]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from .artifact import INPUTS, OUTPUTS, ModelFolder, load_folder
 from .encoding import TOKEN_TYPE, TurnEncoder
@@ -33,6 +32,8 @@ class TurnScorer:
         Raises:
             ArtifactError: the graph cannot be loaded or does not fit the manifest.
         """
+        import onnxruntime as ort  # here, so that deciding from stored scores needs no runtime
+
         self.manifest = folder.manifest
         self.encoder = TurnEncoder.from_file(folder.tokenizer_path, self.manifest.encoding)
         options = ort.SessionOptions()
