@@ -14,7 +14,19 @@ from lastresort.data import read_dialogues
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LONG = ("make ", "configs/train/first", "my/", "runs/own", "configs/train/own", "release", "--from DIR", "configs/data/first", "lastresort card", "work/", "runs/first")
+LONG = (
+    "make ",
+    "my/",
+    "work/",
+    "runs/own",
+    "runs/first",
+    "configs/train/own",
+    "configs/train/first",
+    "configs/data/first",
+    "release",
+    "--from DIR",
+    "lastresort card",
+)
 """What an example names when it needs the raw sources, an hour, or this very test suite."""
 
 
