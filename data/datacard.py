@@ -64,7 +64,7 @@ REASONS = {
     "no_labels": "no label left",
     "unlabelled_turns": "single turns that lost their labels",
     "reviewed": "dropped after reading (label noise)",
-    "relabelled": "labels mended after reading (label noise)",
+    "relabelled_turns": "turns whose labels were mended after reading (label noise)",
 }
 """Words for the reasons that `clean` counts; others stand as they are."""
 

@@ -32,6 +32,8 @@ from .train import PORTABLE, load_run
 
 PRECISIONS = ("fp32", "int8", "int8-weights")
 OPSET = 20
+FLOOR: Mapping[str, float] = {"trigger": 0.5, "veto": 0.0, "signal": 0.0}
+"""Lowest threshold by the label's role: nobody's turn is flagged as harmful at less than even odds, whatever F1 would gain by it."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
     golden = list(read_dialogues(settings.golden))
     if not golden:
         raise ConfigError(f"{settings.golden}: found no dialogue, expected golden dialogues to compare torch and ONNX on")
-    labels = tuple(replace(label, threshold=record["thresholds"][label.name]) for label in config.labels)
+    labels = tuple(replace(label, threshold=max(record["thresholds"][label.name], FLOOR[label.role])) for label in config.labels)
     graph = ServingGraph(model).eval()
     with tempfile.TemporaryDirectory() as temporary:
         draft = Path(temporary)
