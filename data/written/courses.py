@@ -3,7 +3,8 @@
 Usage: python data/written/courses.py           # writes `meta.call` and `meta.justified_at`, prints what changed
        python data/written/courses.py --check   # writes nothing; exit 1 if a stored course is not what the labels give
 
-The turn labels are given to the shipped policy (`configs/policy/default.yaml`) as if a model had scored them; an unknown label counts as 0. An end
+The turn labels are given to the shipped policy's rules (`configs/policy/default.yaml`) as if a model had scored them, with thresholds of their own (`LEVELS`):
+those of the shipped policy follow a model, and gold labels must not move with it. An unknown label counts as 0. An end
 that the reader saw at the user's own confirmed wish is kept also where the policy would not see it. Where the reader saw another course than
 the rules give, it is kept in `meta.reader_call` (`continue` or `end@N`). Run twice, it changes nothing the second time.
 """
@@ -13,20 +14,29 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from corpus import Row, read, write  # type: ignore[import-not-found]  # a script beside this one
 
-from lastresort.policy import DecisionPolicy, PolicyConfig, read_policy
+from lastresort.policy import DecisionPolicy, PolicyConfig, Threshold, read_policy
 from lastresort.types import TurnScore
 
 POLICY = Path(__file__).resolve().parents[2] / "configs" / "policy" / "default.yaml"
 SURE = 0.5
+LEVELS = {
+    "default": Threshold(0.6, 0.3),
+    "self_harm_risk": Threshold(0.15, 0.08),
+    "violent_intent": Threshold(0.3, 0.1),
+    "redirection": Threshold(0.5, 0.5),
+    "persistence": Threshold(0.3, 0.1),
+}
+"""Where readers' labels count, by label."""
 
 
 def shipped() -> DecisionPolicy:
     """The shipped policy, as a host sees it that lets ends through (B13)."""
-    return DecisionPolicy(read_policy(POLICY)).in_mode("enforce")
+    return DecisionPolicy(replace(read_policy(POLICY), thresholds=LEVELS)).in_mode("enforce")
 
 
 def scores(config: PolicyConfig, messages: Sequence[Row], labels: Sequence[Mapping[str, float]]) -> list[TurnScore]:

@@ -30,7 +30,7 @@ from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue, Message
 from lastresort_training.export import PRECISIONS, ExportSettings, export, finish, largest_difference, quantise, torch_dialogue
 from lastresort_training.model import ServingGraph
-from lastresort_training.train import load_run
+from lastresort_training.train import PORTABLE, load_run
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +130,13 @@ def test_torch_reads_long_turns_in_the_windows_of_serving(graph: ServingGraph, e
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_folder_verifies_and_says_what_it_is(exported: dict[str, Path], precision: str, finished: Path) -> None:
     folder = exported[precision]
-    assert set(contents(folder)) == {MODEL, TOKENIZER, MANIFEST}
+    assert set(contents(folder)) == {MODEL, TOKENIZER, PORTABLE, MANIFEST}
     manifest = load_folder(folder).manifest
-    assert dict(manifest.files) == {name: file_sha256(folder / name) for name in (MODEL, TOKENIZER)}
+    assert dict(manifest.files) == {name: file_sha256(folder / name) for name in (MODEL, TOKENIZER, PORTABLE)}
     record = json.loads((finished / "run.json").read_text(encoding="utf-8"))
     config = load_run(finished)[1]
-    assert {label.name: label.threshold for label in manifest.labels} == record["thresholds"]
+    floor = {label.name: 0.5 if label.role == "trigger" else 0.0 for label in config.labels}  # no turn is flagged as harmful at less than even odds
+    assert {label.name: label.threshold for label in manifest.labels} == {name: max(value, floor[name]) for name, value in record["thresholds"].items()}
     assert [replace(label, threshold=0.5) for label in manifest.labels] == list(config.labels)
     assert (manifest.memory_size, manifest.encoding, manifest.name, manifest.version) == (16, config.encoding, "tiny", "0")
     provenance = manifest.provenance
@@ -210,10 +211,10 @@ def test_a_second_export_takes_the_place_of_the_first(exported: dict[str, Path],
     (folder / "metrics.json").write_text("{}", encoding="utf-8")
     (folder / "README.md").write_text("card", encoding="utf-8")
     before = finish(folder, read_manifest(folder))
-    assert set(before.files) == {MODEL, TOKENIZER, "metrics.json", "README.md"}
+    assert set(before.files) == {MODEL, TOKENIZER, PORTABLE, "metrics.json", "README.md"}
     load_folder(folder)
     again = export(finished, folder, tiny_export_settings(version="1"))
-    assert set(contents(folder)) == {MODEL, TOKENIZER, MANIFEST}
+    assert set(contents(folder)) == {MODEL, TOKENIZER, PORTABLE, MANIFEST}
     assert load_folder(folder).manifest == again
     assert again.version == "1"
 
