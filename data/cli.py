@@ -96,9 +96,10 @@ def check_data(
 ) -> None:
     """Prints for the data card whether a text is in two splits, or held out; fails if one is."""
     results = check(prepared, mixture, heldout or raw / OVERLAP_FILE, raw)
-    typer.echo(markdown(results))
+    table = markdown(results)
+    typer.echo(table)
     if output is not None:
-        output.write_text(markdown(results) + "\n", encoding="utf-8")
+        output.write_text(table + "\n", encoding="utf-8")
     if not passed(results):
         raise typer.Exit(1)
 

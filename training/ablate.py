@@ -17,8 +17,8 @@ from lastresort.encoding import TurnEncoder
 from lastresort.metrics import average_precision
 from lastresort.types import Dialogue
 
-from .config import TrainConfig
-from .data import UNKNOWN, encode_dialogue
+from . import card
+from .data import UNKNOWN, encode_dialogues
 from .leave_out import logits_of
 from .train import TOKENIZER, load_run
 
@@ -49,7 +49,7 @@ def zeroed(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def side(name: str, run: Path, dialogues: Sequence[Dialogue], labels: Sequence[str], *, memory: bool = True) -> Side:
     """Measures one way. Raises `ConfigError` for an unfinished run."""
     model, config, _ = load_run(run)
-    rows = list(_rows(dialogues, TurnEncoder.from_file(run / TOKENIZER, config.encoding), config))
+    rows = list(encode_dialogues(dialogues, TurnEncoder.from_file(run / TOKENIZER, config.encoding), config))
     rows = rows if memory else list(zeroed(rows))
     logits, targets = logits_of(model, rows, len(config.labels))
     sources = np.array([row["source"] for row in rows for _ in row["roles"]])
@@ -65,20 +65,11 @@ def side(name: str, run: Path, dialogues: Sequence[Dialogue], labels: Sequence[s
     return Side(name, precision, sum(len(ids) for row in rows for ids in row["ids"]) / max(1, turns))
 
 
-def _rows(dialogues: Iterable[Dialogue], encoder: TurnEncoder, config: TrainConfig) -> Iterator[dict[str, Any]]:
-    labels = [(label.name, label.speaker) for label in config.labels]
-    for one in dialogues:
-        yield from encode_dialogue(one, encoder, labels, config.data)
-
-
 def table(sides: Sequence[Side], wanted: Sequence[tuple[str, str]]) -> str:
     """The sides as Markdown."""
     header = ["label", "source", *(f"AP {one.name}" for one in sides)]
-    lines = [header, ["---"] * len(header)]
-    for key in wanted:
-        lines.append([f"`{key[0]}`", key[1], *(f"{one.precision[key]:.3f}" if key in one.precision else "–" for one in sides)])
-    lines.append(["tokens read for a turn", "", *(f"{one.tokens:.0f}" for one in sides)])
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    lines = [[f"`{key[0]}`", key[1], *(f"{one.precision[key]:.3f}" if key in one.precision else "–" for one in sides)] for key in wanted]
+    return card.table(header, [*lines, ["tokens read for a turn", "", *(f"{one.tokens:.0f}" for one in sides)]])
 
 
 def ablate_memory(run: Path, data: Path, text_run: Path | None, labels: Sequence[str], most: int) -> str:

@@ -28,6 +28,15 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def renew(page: Path, name: str, begin: str, end: str, block: str) -> None:
+    """Writes a page's block between `begin` and `end` anew. Raises `ConfigError` where the page has no such block."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ConfigError(f"{page}: found no {name} block, expected {begin} … {end}")
+    page.write_text(before + begin + block + end + after, encoding="utf-8", newline="\n")
+
+
 def number(value: float | None) -> str:
     """Three digits, or a dash where there is nothing to measure."""
     return "–" if value is None else f"{value:.3f}"
@@ -155,11 +164,6 @@ def write_card(folder: Path, readme: Path | None) -> Manifest:
         raise ConfigError(f"{folder / SLICES}: found measures of {slices['model']}, expected {manifest.tag}")
     (folder / "README.md").write_text(card(manifest, metrics, slices), encoding="utf-8", newline="\n")
     if readme is not None:
-        text = readme.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            raise ConfigError(f"{readme}: found no numbers block, expected {BEGIN} … {END}")
         block = f"\n{quality_table(metrics['rows'], manifest.tag)}\n\n{false_flags_table(metrics['rows'], manifest.tag)}\n"
-        readme.write_text(before + BEGIN + block + END + after, encoding="utf-8", newline="\n")
+        renew(readme, "numbers", BEGIN, END, block)
     return finish(folder, manifest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,13 @@ def _with_context(dialogue: Dialogue, encoder: TurnEncoder, labels: Sequence[tup
         past.append(rest)
 
 
+def encode_dialogues(dialogues: Iterable[Dialogue], encoder: TurnEncoder, config: TrainConfig) -> Iterator[dict[str, Any]]:
+    """Rows of `FEATURES` of all dialogues, in their order, with the labels of `config`."""
+    labels = [(label.name, label.speaker) for label in config.labels]
+    for dialogue in dialogues:
+        yield from encode_dialogue(dialogue, encoder, labels, config.data)
+
+
 def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, cache: Path) -> Dataset:
     """All dialogues of JSONL files, encoded and cached on disk (Arrow, memory-mapped).
 
@@ -115,8 +122,7 @@ def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, 
 
     def rows() -> Iterator[dict[str, Any]]:
         for path in paths:
-            for dialogue in read_dialogues(path):
-                yield from encode_dialogue(dialogue, encoder, labels, config.data)
+            yield from encode_dialogues(read_dialogues(path), encoder, config)
 
     target = cache / key
     if not target.is_dir():

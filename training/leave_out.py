@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lastresort.config import parse_settings, read_yaml
+from lastresort.config import read_settings
 from lastresort.data import read_dialogues
 from lastresort.encoding import TurnEncoder
 from lastresort.errors import ConfigError
@@ -26,8 +26,9 @@ from lastresort.types import Dialogue
 from lastresort_data.compose import ComposeConfig, read_config, write_mixture
 from lastresort_data.material import split_file
 
+from . import card
 from .config import TrainConfig
-from .data import UNKNOWN, DialogueCollator, encode_dialogue
+from .data import UNKNOWN, DialogueCollator, encode_dialogues
 from .model import TurnModel
 from .train import RUN, TOKENIZER, load_run, train
 
@@ -161,8 +162,7 @@ def source_rows(prepared: Path, source: str, most: int, encoder: TurnEncoder, co
     """Encoded dialogues of both splits of a source, at most `most`, evenly spread."""
     dialogues: list[Dialogue] = [one for split in ("train", "validation") for one in read_dialogues(prepared / source / f"{split}.jsonl")]
     step = max(1, len(dialogues) // most)
-    labels = [(label.name, label.speaker) for label in config.labels]
-    return [row for one in dialogues[::step][:most] for row in encode_dialogue(one, encoder, labels, config.data)]
+    return list(encode_dialogues(dialogues[::step][:most], encoder, config))
 
 
 def measure(run: Path, sources: Iterable[str], settings: LeaveOutSettings) -> dict[str, Any]:
@@ -210,14 +210,13 @@ def leave_out(settings: LeaveOutSettings, only: str | None = None) -> dict[str, 
     for variant_name, run_name, variant, mixture, gone, measured in _runs(settings):
         if only not in (None, run_name):
             continue
-        folder = output / run_name
+        folder, made = output / run_name, output / "mixtures" / run_name
         if not (folder / RUN).is_file():
-            counts = write_mixture(reduced(mixture, Path(settings.prepared), gone, variant.scale), settings.prepared, output / "mixtures" / run_name)
-            train(_recipe(settings, variant, output / "mixtures" / run_name, folder))
-            (folder / "mixture.json").write_text(json.dumps(counts["train"]["turns"]), encoding="utf-8")
+            write_mixture(reduced(mixture, Path(settings.prepared), gone, variant.scale), settings.prepared, made)
+            train(_recipe(settings, variant, made, folder))
         side = result["variants"].setdefault(variant_name, {"turns": {}, "in_domain": {}, "sources": {}})
         found = measure(folder, measured, settings)
-        side["turns"][run_name] = json.loads((folder / "mixture.json").read_text(encoding="utf-8"))["all"]
+        side["turns"][run_name] = json.loads((made / "counts.json").read_text(encoding="utf-8"))["train"]["turns"]["all"]
         side["in_domain"][run_name] = found["in_domain"]
         side["sources"] |= found["sources"]
     if only is not None:
@@ -229,14 +228,9 @@ def leave_out(settings: LeaveOutSettings, only: str | None = None) -> dict[str, 
 
 
 def _recipe(settings: LeaveOutSettings, variant: Variant, mixture: Path, output: Path) -> TrainConfig:
-    values = read_yaml(settings.recipe)
-    values["data"] |= {"train": [str(mixture / "train.jsonl")], "validation": [str(mixture / "validation.jsonl")]}
-    values["run"] |= {"output": str(output)}
-    for item in variant.overrides:
-        key, _, text = item.partition("=")
-        section, _, name = key.partition(".")
-        values[section][name] = json.loads(text)
-    return parse_settings(TrainConfig, values, where=settings.recipe)
+    files = {"data.train": [f"{mixture}/train.jsonl"], "data.validation": [f"{mixture}/validation.jsonl"], "run.output": str(output)}
+    own = [f"{key}={json.dumps(value)}" for key, value in files.items()]
+    return read_settings(TrainConfig, settings.recipe, [*own, *variant.overrides])
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -244,7 +238,7 @@ def table(result: Mapping[str, Any]) -> str:
     variants = list(result["variants"])
     settings = result["settings"]
     header = ["left-out source", "turns", "positive", *(f"AP {name}" for name in variants), *(f"FP {name}" for name in variants)]
-    lines = [header, ["---"] * len(header)]
+    lines: list[list[str]] = []
     sources = sorted({source for side in result["variants"].values() for source in side["sources"]})
     for source in sources:
         sides = [result["variants"][name]["sources"].get(source) for name in variants]
@@ -262,7 +256,7 @@ def table(result: Mapping[str, Any]) -> str:
     turns = "; ".join(f"{run} {n}" for side in result["variants"].values() for run, n in side["turns"].items())
     words = f"Label `{settings['label']}`; FP: share of harmless turns above the threshold that gives {settings['recall']:.0%} recall in domain."
     words += f" Training turns: {turns}."
-    return words + "\n\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return words + "\n\n" + card.table(header, lines)
 
 
 def _number(side: Mapping[str, Any] | None, key: str, shape: str) -> str:
@@ -271,12 +265,8 @@ def _number(side: Mapping[str, Any] | None, key: str, shape: str) -> str:
 
 def renew(page: Path, block: str, name: str = NAME) -> None:
     """Writes the block `name` of a Markdown page anew. Raises `ConfigError` where the page has none."""
-    begin, end = f"<!-- {name}; do not edit -->", f"<!-- end of {name.partition(':')[0]} -->"
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise ConfigError(f"{page}: found no block, expected {begin} … {end}")
-    page.write_text(f"{before}{begin}\n\n{block}\n\n{end}{after}", encoding="utf-8", newline="\n")
+    what = name.partition(":")[0]
+    card.renew(page, what, f"<!-- {name}; do not edit -->", f"<!-- end of {what} -->", f"\n\n{block}\n\n")
 
 
 __all__ = ["LeaveOutSettings", "Unseen", "Variant", "leave_out", "measure", "renew", "table", "threshold_at_recall", "unseen"]
