@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from lastresort.encoding import TOKEN_TYPE, EncodingSpec, TurnEncoder, normalise
+from lastresort.encoding import EMOJI, TOKEN_TYPE, EncodingSpec, TurnEncoder, normalise
 from lastresort.errors import ArtifactError
 
 WORDS = [f"w{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
@@ -108,7 +109,7 @@ PARTS = [
     "é",
     "ﬀ",
     "x" * 100,
-    *"\u0301\u0338\u0327\u200b\ufe0f\uff20\u1160\u00a8",
+    *"\u0301\u0338\u0327\u200b\ufe0f\uff20\u1160\u00a8😂🏽🇫🇷\u2122",
 ]
 
 
@@ -118,11 +119,35 @@ PARTS = [
     | st.lists(st.sampled_from(PARTS), max_size=9).map("".join)
 )
 def test_normalise_takes_any_string_and_twice_is_once(text: str) -> None:
-    once = normalise(text)
-    assert normalise(once) == once
-    assert once == " ".join(once.split())
-    assert unicodedata.is_normalized("NFKC", once)
-    once.encode("utf-8")
+    for named in (False, True):
+        once = normalise(text, emoji_names=named)
+        assert normalise(once, emoji_names=named) == once
+        assert once == " ".join(once.split())
+        assert unicodedata.is_normalized("NFKC", once)
+        once.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("you😂clown🤡🤡", "you face with tears of joy clown clown face clown face"),
+        ("👍🏽 ok", "thumbs up ok"),  # a skin tone says nothing
+        ("e👍🏽\u0301", "e thumbs up \u0301"),
+        ("👩\u200d💻", "woman laptop"),
+        ("❤\ufe0f", "red heart"),
+        ("🇫🇷🇫🇷 🇦🇦🇧", "france france a a b"),
+        ("3 × 4 = 12 ™ #1", "3 × 4 = 12 TM #1"),
+    ],
+)
+def test_emoji_are_read_by_their_names(text: str, expected: str) -> None:
+    assert normalise(text, emoji_names=True) == expected
+
+
+def test_names_of_emoji_stay_text_for_good() -> None:
+    assert len(EMOJI) > 1500
+    assert all(re.fullmatch("[a-z0-9 ]*", name) and name == name.strip() for name in EMOJI.values())
+    folded = {char: unicodedata.normalize("NFKC", chr(char)) for char in range(0x110000) if not 0xD800 <= char < 0xE000}
+    assert not [char for char, form in folded.items() if form != chr(char) and set(form) & set(EMOJI)]
 
 
 @given(st.text(st.sampled_from("ab c.!?@"), max_size=60))

@@ -74,12 +74,13 @@ class Manifest:
 
         Card, metrics, thresholds and policy can change without making it another model: stored scores and states stay valid.
         """
+        encoding = {name: value for name, value in asdict(self.encoding).items() if name != "emoji_names" or value}  # older models have no such field
         identity = {
             "name": self.name,
             "version": self.version,
             "labels": [(label.name, label.speaker) for label in self.labels],
             "memory_size": self.memory_size,
-            "encoding": asdict(self.encoding),
+            "encoding": encoding,
             "files": {name: self.files.get(name) for name in (MODEL, TOKENIZER)},
             "format_version": self.format_version,
         }

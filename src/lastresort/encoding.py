@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -25,15 +27,30 @@ _URL = re.compile(r"(?:https?://|(?<!\w)www\.(?=[a-z0-9]))[!-~][!-~\u0300-\u036f
 _HANDLE = re.compile(r"(?<![\w.])@[A-Za-z0-9_][A-Za-z0-9_\u0300-\u036f]+")  # marks too: behind a mask they would compose with its last letter
 _LONG = re.compile(r"(\S{100})(?=\S)")  # WordPiece reads a longer word as one [UNK]
 _SPACE = re.compile(r"\s+")
+EMOJI: dict[str, str] = json.loads(resources.files("lastresort").joinpath("emoji.json").read_text(encoding="utf-8"))
+"""Emoji, and flags of two regional indicators, to their names (written by data/emoji.py); a skin tone has none."""
+_SKIN_TONE = re.compile(f"[{''.join(char for char, name in EMOJI.items() if not name)}]")
+_EMOJI = re.compile("[\U0001f1e6-\U0001f1ff]{2}|[" + "".join(char for char, name in EMOJI.items() if name and len(char) == 1) + "]")
 
 
-def normalise(text: str) -> str:
+def _name(match: re.Match[str]) -> str:
+    found = match.group()
+    return f" {EMOJI[found] if found in EMOJI else ' '.join(EMOJI[char] for char in found)} "
+
+
+def normalise(text: str, *, emoji_names: bool = False) -> str:
     """Text as the model sees it: compatibility forms folded (NFKC), invisible characters out, links and handles masked, runs of space joined.
 
-    Lone surrogates (they occur in JSON escapes) become U+FFFD.
+    Lone surrogates (they occur in JSON escapes) become U+FFFD. Doing it twice changes nothing more.
+
+    Args:
+        text: of one turn.
+        emoji_names: write emoji as words: WordPiece reads them, and the words they are glued to, as unknown.
     """
     text = _SURROGATE.sub("\ufffd", text)
     text = _INVISIBLE.sub("", text)  # first: what they held apart is composed below
+    if emoji_names:
+        text = _EMOJI.sub(_name, _SKIN_TONE.sub("", text))
     text = unicodedata.normalize("NFKC", text)
     while True:
         text = _HANDLE.sub("@user", _URL.sub("<url>", text))
@@ -50,10 +67,12 @@ class EncodingSpec:
     Attributes:
         max_tokens: token budget of one window, special tokens included.
         overlap_tokens: tokens that two neighbouring windows share.
+        emoji_names: emoji are read by their names; false in models from before 0.3.
     """
 
     max_tokens: int = 256
     overlap_tokens: int = 32
+    emoji_names: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens < 8 or not 0 <= self.overlap_tokens < (self.max_tokens - 2) // 2:
@@ -86,7 +105,7 @@ class TurnEncoder:
 
     @property
     def digest(self) -> str:
-        """sha256 of tokenizer, token budget and overlap: equal digests give equal windows."""
+        """sha256 of tokenizer and spec: equal digests give equal windows."""
         return hashlib.sha256(f"{self.spec}\n{self._tokenizer.to_str()}".encode()).hexdigest()
 
     def windows(self, text: str) -> list[list[int]]:
@@ -94,7 +113,7 @@ class TurnEncoder:
 
         Consecutive windows share `overlap_tokens` tokens. Each has at most `max_tokens` ids, [CLS] and [SEP] included.
         """
-        ids: Sequence[int] = self._tokenizer.encode(normalise(text), add_special_tokens=False).ids
+        ids: Sequence[int] = self._tokenizer.encode(normalise(text, emoji_names=self.spec.emoji_names), add_special_tokens=False).ids
         budget = self.spec.max_tokens - 2
         step = budget - self.spec.overlap_tokens
         starts = range(0, max(1, len(ids) - self.spec.overlap_tokens), step)
