@@ -109,9 +109,12 @@ def compose_mixture(
     config: Annotated[Path, typer.Argument(help="mixture, e.g. configs/data/first.yaml")],
     prepared: Annotated[Path, typer.Option("--prepared", help="folder made by `prepare`")] = DEFAULT_OUT,
     out_dir: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("work/mixture"),
+    only: Annotated[str | None, typer.Option("--only", help="train or validation; else both")] = None,
 ) -> None:
     """Writes OUT/train.jsonl, validation.jsonl and counts.json: real turns, capped, and dialogues composed from them."""
-    compose.write_mixture(compose.read_config(config), prepared, out_dir)
+    if only not in (None, *compose.SPLITS):
+        raise typer.BadParameter(f"found {only!r}, expected train or validation", param_hint="--only")
+    compose.write_mixture(compose.read_config(config), prepared, out_dir, compose.SPLITS if only is None else (only,))
     typer.echo((out_dir / "counts.json").read_text(encoding="utf-8"))
 
 

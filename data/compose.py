@@ -319,8 +319,8 @@ class _Counts:
         }
 
 
-def write_mixture(config: ComposeConfig, prepared_dir: str | Path, out_dir: str | Path) -> dict[str, Any]:
-    """Writes `train.jsonl`, `validation.jsonl` and `counts.json` into a folder and gives the counts back.
+def write_mixture(config: ComposeConfig, prepared_dir: str | Path, out_dir: str | Path, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
+    """Writes `train.jsonl`, `validation.jsonl` (or one of them) and `counts.json` into a folder and gives the counts back.
 
     Real and composed dialogues are shuffled together by a seeded rank of their ids.
     Memory holds the pools of material and one bucket of a split at a time.
@@ -334,8 +334,8 @@ def write_mixture(config: ComposeConfig, prepared_dir: str | Path, out_dir: str 
     counts: dict[str, Any] = {"config": Path(config.name).name, "seed": config.seed}
     # validation first: what it says after shortening and composing may not be said in train, nor what is held out in either
     banned = set(read_held_out(Path(prepared_dir)))
-    done = {split: _write_split(config, Path(prepared_dir), out_dir, split, banned) for split in reversed(SPLITS)}
-    counts.update({split: done[split] for split in SPLITS})
+    done = {split: _write_split(config, Path(prepared_dir), out_dir, split, banned) for split in reversed(SPLITS) if split in splits}
+    counts.update({split: done[split] for split in SPLITS if split in done})
     (out_dir / "counts.json").write_bytes(json.dumps(counts, indent=1).encode() + b"\n")
     return counts
 

@@ -140,6 +140,14 @@ def test_mixture_does_not_depend_on_the_order_of_a_file(config: ComposeConfig, m
 # ---- splits ----
 
 
+def test_one_split_can_be_written_alone(config: ComposeConfig, material: Path, tmp_path: Path) -> None:
+    write_mixture(config, material, tmp_path / "both")
+    counts = write_mixture(config, material, tmp_path / "one", ["validation"])
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["counts.json", "validation.jsonl"]
+    assert (tmp_path / "one" / "validation.jsonl").read_bytes() == (tmp_path / "both" / "validation.jsonl").read_bytes()
+    assert set(counts) == {"config", "seed", "validation"}
+
+
 def test_splits_share_no_dialogue_and_no_template(composed: dict[str, list[Dialogue]]) -> None:
     for key in ("material", "templates"):
         used = {split: {item for one in composed[split] for item in one.meta[key]} for split in SPLITS}
