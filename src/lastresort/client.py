@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import ConfigError, ConversationEnded, DataError, LastResortError, MissingExtraError, ScoringError, StateError
-from .types import Message, Role
+from .types import Act, Message, Role
 from .wire import NEWEST, Conversation, DecideAnswer, FeedbackTaken, Info, ModerationAnswer, Said, ScoreAnswer, StoredTurn, Verdict
 
 try:
@@ -115,6 +115,13 @@ def _create(key: str | None) -> _Call[Conversation]:
 def _append(conversation: str, role: Role, content: str, parent: str | None, key: str | None) -> _Call[StoredTurn]:
     body = {"role": role, "content": content, "parent": parent}
     return _Call("POST", _path(conversation, "/turns"), StoredTurn, body, {"Idempotency-Key": key or secrets.token_hex(16)})
+
+
+def _acknowledge(conversation: str, turn: str, act: Act, key: str | None) -> _Call[StoredTurn]:
+    if not turn.isalnum():
+        raise StateError("turn: found no id, expected that of a stored turn")
+    path = _path(conversation, f"/turns/{turn}/acknowledge")
+    return _Call("POST", path, StoredTurn, {"act": act}, {"Idempotency-Key": key or secrets.token_hex(16)})
 
 
 def _feedback(conversation: str, verdict: Verdict, turn: str | None) -> _Call[FeedbackTaken]:
@@ -257,6 +264,10 @@ class Client:
         """Adds a turn after `parent`: the newest, an older one (edit, retry), or None (anew). Raises `StoredConversationEnded` after an end."""
         return self._send(_append(conversation, role, content, parent, key))
 
+    def acknowledge(self, conversation: str, turn: str, act: Act, *, key: str | None = None) -> StoredTurn:
+        """Says what the host did itself upon the advice on the last turn of a branch. Raises `StateError` if no such advice is open, or turns followed."""
+        return self._send(_acknowledge(conversation, turn, act, key))
+
     def tree(self, conversation: str) -> Conversation:
         """A stored conversation with all branches. Raises `StateError` if there is none."""
         return self._send(_tree(conversation))
@@ -340,6 +351,10 @@ class AsyncClient:
     async def append(self, conversation: str, role: Role, content: str, *, parent: str | None = NEWEST, key: str | None = None) -> StoredTurn:
         """See `Client.append`."""
         return await self._send(_append(conversation, role, content, parent, key))
+
+    async def acknowledge(self, conversation: str, turn: str, act: Act, *, key: str | None = None) -> StoredTurn:
+        """See `Client.acknowledge`."""
+        return await self._send(_acknowledge(conversation, turn, act, key))
 
     async def tree(self, conversation: str) -> Conversation:
         """See `Client.tree`."""

@@ -6,12 +6,12 @@ Requests are strict (an unknown key is an error); answers may grow, so a client 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from .types import Call, Decision, Mode, Role, ScoredTurn, TurnScore
+from .types import Act, Call, Decision, Mode, Role, ScoredTurn, TurnScore
 
 NEWEST = "newest"
 """As `parent`: the turn that was stored last."""
@@ -150,10 +150,11 @@ class StoredTurn:
         role: who spoke.
         scores: label to probability.
         windows: into how many windows the text was read.
-        decision: on it.
+        decision: on it; after an acknowledgement, the decision on that.
         ended: whether the conversation ended here.
         created: seconds since 1970.
         content: the text, where the server stores text.
+        acts: what the host said that it did upon the decision.
     """
 
     conversation: str
@@ -167,6 +168,14 @@ class StoredTurn:
     ended: bool
     created: int
     content: str | None = None
+    acts: tuple[Act, ...] = ()
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """What the host did itself upon the advice on a turn: `warned`, or the user's answer to its question, `confirmed` (which ends) or `declined`."""
+
+    act: Act
 
 
 @dataclass(frozen=True)
@@ -230,6 +239,7 @@ class Info:
         store_text: whether text is kept.
         keep_days: after how many days without a turn a conversation is deleted, or null.
         limits: of requests.
+        thresholds: label to the score from which the policy counts it, for the labels that the policy reads.
     """
 
     name: str
@@ -243,7 +253,8 @@ class Info:
     store_text: bool
     keep_days: int | None
     limits: Mapping[str, float]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
 
-for _kind in (Said, CourseRequest, NewTurn, Feedback):
+for _kind in (Said, CourseRequest, NewTurn, Acknowledgement, Feedback):
     _kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]

@@ -58,6 +58,12 @@ def test_both_clients_against_a_process_of_its_own(start: Callable[..., Process]
         assert (ended.value.ended_at, ended.value.turn, ended.value.branch_from) == (10, "t10", "t9")
         assert service.append(conversation.id, "user", "Sorry.", parent=ended.value.branch_from).parent == "t9"
         assert service.feedback(conversation.id, "dispute").turn == "t10"
+        asked = service.append(service.create().id, "user", sample["end-request-no"].messages[0].content)
+        assert service.acknowledge(asked.conversation, asked.id, "declined").acts == ("declined",)
+        with pytest.raises(StateError, match="while the advice"):
+            service.acknowledge(asked.conversation, asked.id, "declined")
+        with pytest.raises(StateError, match="no id"):
+            service.acknowledge(asked.conversation, "../x", "warned")
         same = [service.append(conversation.id, "user", "Sorry?", parent="t9", key="k") for _ in range(2)]
         assert same[0] == same[1]
         with pytest.raises(StateError, match="no such id"):
@@ -75,6 +81,8 @@ def test_both_clients_against_a_process_of_its_own(start: Callable[..., Process]
             assert [turn.id for turn in found.turns] == [f"t{n}" for n in range(13)]
             own = await service.create()
             await service.append(own.id, "user", "Hello.")
+            with pytest.raises(StateError, match="while the advice"):
+                await service.acknowledge(own.id, "t0", "warned")
             siblings = await asyncio.gather(*(service.append(own.id, "assistant", f"{n}", parent="t0") for n in range(5)))
             assert sorted(turn.id for turn in siblings) == [f"t{n}" for n in range(1, 6)]
             assert (await service.feedback(conversation.id, "confirm", "t10")).verdict == "confirm"

@@ -201,6 +201,97 @@ def test_the_same_key_at_the_same_time_is_one_conversation(client: TestClient) -
     assert len({answer.json()["id"] for answer in answers}) == 1
 
 
+# what the host says it did
+
+
+def acknowledge(client: TestClient, conversation: str, turn: str, act: str, *, key: str | None = None) -> Any:
+    headers = {} if key is None else {"Idempotency-Key": key}
+    return client.post(f"/v1/conversations/{conversation}/turns/{turn}/acknowledge", json={"act": act}, headers=headers)
+
+
+def test_a_warning_that_the_host_gave_counts_as_in_the_librarys_tree(client: TestClient, monitor: Monitor, sample: dict[str, Dialogue]) -> None:
+    dialogue, mirror = sample["persistent-abuse"], ConversationTree(monitor)
+    name = play(client, dialogue, 9)
+    for message in dialogue.messages[:9]:
+        mirror.append(message.role, message.content)
+    warned = acknowledge(client, name, "t8", "warned")
+    assert (warned.status_code, warned.json()["acts"]) == (200, ["warned"])
+    assert warned.json()["decision"] == plain(asdict(mirror.acknowledge("warned").decision))
+    assert tree(client, name)["turns"][8] == warned.json()
+    found = add(client, name, "user", dialogue.messages[10].content)  # no assistant turn between
+    expected = mirror.append("user", dialogue.messages[10].content)
+    assert (found.json()["ended"], expected.ended) == (True, True)
+    assert found.json()["decision"] == plain(asdict(expected.decision))
+    assert (found.json()["acts"], [turn["acts"] for turn in tree(client, name)["turns"]].count([])) == ([], 9)
+    error(acknowledge(client, name, found.json()["id"], "warned"), 409, "conversation_ended")
+    sibling = add(client, name, "user", "I am sorry. Could you help me with my CV?", parent="t8")
+    assert (sibling.status_code, sibling.json()["ended"]) == (201, False)
+
+
+def test_a_yes_to_the_hosts_question_ends_and_a_no_does_not(client: TestClient, sample: dict[str, Dialogue]) -> None:
+    for act, call in (("confirmed", "end"), ("declined", "continue")):
+        name = play(client, sample["end-request-no"], 1)
+        found = acknowledge(client, name, "t0", act).json()
+        assert (found["decision"]["call"], found["ended"], found["acts"]) == (call, call == "end", [act])
+        after = add(client, name, "assistant", "Goodbye.")
+        if act == "declined":
+            assert (after.status_code, after.json()["acts"]) == (201, [])
+            continue
+        assert error(after, 409, "conversation_ended")["turn"] == "t0"
+        assert client.post(f"/v1/conversations/{name}/feedback", json={"verdict": "confirm"}).json()["turn"] == "t0"
+
+
+def test_an_act_without_an_open_advice_is_refused_and_changes_nothing(client: TestClient, serve: Serve, sample: dict[str, Dialogue], store_url: str) -> None:
+    name = play(client, sample["persistent-abuse"], 10)
+    before = tree(client, name)["turns"]
+    for turn, act, code in (("t9", "warned", "no_open_advice"), ("t9", "confirmed", "no_open_advice")):
+        error(acknowledge(client, name, turn, act), 409, code)
+    add(client, name, "user", "Hello.", parent="t7")
+    add(client, name, **said(sample["persistent-abuse"])[8], parent="t7")  # type: ignore[arg-type]
+    error(acknowledge(client, name, "t8", "warned"), 409, "turn_followed")
+    for turn in ("t99", "newest", "x"):
+        error(acknowledge(client, name, turn, "warned"), 404, "no_such_turn")
+    error(acknowledge(client, "c" + "0" * 32, "t0", "warned"), 404, "no_such_conversation")
+    assert error(acknowledge(client, name, "t9", SECRET), 422, "invalid_request")["field"] == "act"
+    assert tree(client, name)["turns"][:10] == before
+    shadow = serve(store=store_url, mode="shadow")  # the advice was withheld there, so nobody can have acted upon it
+    error(acknowledge(shadow, play(shadow, sample["persistent-abuse"], 9), "t8", "warned"), 409, "no_open_advice")
+
+
+def test_an_act_with_a_key_is_done_once(client: TestClient, sample: dict[str, Dialogue]) -> None:
+    name = play(client, sample["persistent-abuse"], 9)
+    answers = together(6, lambda _: acknowledge(client, name, "t8", "warned", key="once"))
+    assert sorted((answer.status_code, answer.headers.get("idempotent-replayed", "")) for answer in answers) == [(200, "")] + [(200, "true")] * 5
+    assert len({json.dumps(answer.json()) for answer in answers}) == 1
+    error(acknowledge(client, name, "t8", "warned"), 409, "no_open_advice")
+    error(acknowledge(client, name, "t8", "declined", key="once"), 422, "idempotency_mismatch")
+
+
+def test_acts_and_turns_at_the_same_time_are_one_after_the_other(client: TestClient, sample: dict[str, Dialogue]) -> None:
+    """Either the turn came first and the act is refused, or the act came first and the turn was decided with it."""
+    ending = sample["persistent-abuse"].messages[10].content
+    for _ in range(6):
+        name = play(client, sample["persistent-abuse"], 9)
+        act, turn = together(2, lambda number, name=name: add(client, name, "user", ending) if number else acknowledge(client, name, "t8", "warned"))
+        assert (act.status_code, turn.status_code, turn.json()["ended"]) in [(200, 201, True), (409, 201, False)]
+
+
+def test_a_turn_whose_parent_was_acknowledged_meanwhile_is_decided_again(
+    client: TestClient, sample: dict[str, Dialogue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, append = play(client, sample["persistent-abuse"], 9), Store.append
+    acts: list[int] = []
+
+    def late(self: Store, *arguments: Any) -> Any:
+        if not acts:
+            acts.append(acknowledge(client, name, "t8", "warned").status_code)
+        return append(self, *arguments)
+
+    monkeypatch.setattr(Store, "append", late)
+    found = add(client, name, "user", sample["persistent-abuse"].messages[10].content)
+    assert (acts, found.status_code, found.json()["ended"], found.json()["id"]) == ([200], 201, True, "t9")
+
+
 # text, deletion, retention
 
 

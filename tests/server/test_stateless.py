@@ -432,6 +432,8 @@ def test_info_says_what_runs_here(client: TestClient, monitor: Monitor) -> None:
     info = client.get("/info").json()
     assert (info["model"], info["mode"], info["store"], info["certificate"]) == (monitor.model, "enforce", None, None)
     assert {label["name"] for label in info["labels"]} == {label.name for label in monitor.scorer.manifest.labels}
+    assert info["thresholds"]["redirection"] == monitor.policy.config.threshold("redirection").enter
+    assert set(info["thresholds"]) == {*monitor.policy.config.user_labels, *monitor.policy.config.assistant_labels}
 
 
 def test_the_api_is_described_without_outside_requests(client: TestClient) -> None:
@@ -460,7 +462,7 @@ def test_two_workers_share_states_and_metrics(start: Callable[..., Process], tmp
 def test_the_page_about_the_service_names_every_endpoint_and_code(client: TestClient, root: Path) -> None:
     folder = root / "src" / "lastresort" / "server"
     page = (folder / "README.md").read_text(encoding="utf-8")
-    paths = [path.replace("{conversation}", "$ID") for path in client.get("/openapi.json").json()["paths"]]
+    paths = [path.replace("{conversation}", "$ID").replace("{turn}", "$TURN") for path in client.get("/openapi.json").json()["paths"]]
     assert [path for path in paths if path not in page] == []
     source = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
     codes = set(re.findall(r'(?:ApiError\(\s*\d+, |busy\()"(\w+)"', source))

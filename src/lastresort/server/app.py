@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -26,7 +26,10 @@ from lastresort.artifact import load_folder, shipped_model
 from lastresort.conversation import ConversationState, Monitor, load
 from lastresort.errors import ConfigError, ConversationEnded, ScoringError, StateError
 from lastresort.policy import parse_policy
+from lastresort.types import Act
 from lastresort.wire import (
+    NEWEST,
+    Acknowledgement,
     Conversation,
     CourseRequest,
     DecideAnswer,
@@ -45,7 +48,8 @@ from .errors import ApiError, busy, ended, invalid
 from .gate import Gate
 from .pool import Deadline, Pool
 from .settings import NO_STORE, ServerSettings, read_secret
-from .store import NEW, Key, Store, turn_id
+from .static import add_page
+from .store import NEW, Key, Moved, Store, no_turn, turn_id
 from .telemetry import Metrics, log
 from .tokens import Keys, StateSigner
 
@@ -119,13 +123,39 @@ class Service:
         store, monitor = self.stored, self.monitor
         if key is not None and (found := store.replay(conversation, key)) is not None:
             return found, True
-        parent = store.parent(conversation, turn.parent, self.digest)
-        before = monitor.start() if parent.state is None else ConversationState.from_json(parent.state)
-        if before.policy.ended_at is not None:
-            raise ended(before.policy.ended_at, turn_id(parent.above), stored=True, turn=turn_id(parent.number))
-        after, decision = self.engine.observe(before, turn.role, turn.content)
-        deadline.check()
-        return store.append(conversation, parent.number, after, turn.role, turn.content, decision, key)
+        while True:
+            parent = store.parent(conversation, turn.parent, self.digest)
+            before = monitor.start() if parent.state is None else ConversationState.from_json(parent.state)
+            if before.policy.ended_at is not None:
+                raise ended(before.policy.ended_at, turn_id(parent.above), stored=True, turn=turn_id(parent.number))
+            after, decision = self.engine.observe(before, turn.role, turn.content)
+            deadline.check()
+            with suppress(Moved):
+                return store.append(conversation, parent, after, turn.role, turn.content, decision, key)
+
+    def acknowledge(self, conversation: str, turn: str, act: Act, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
+        """Takes an act of the host and stores it: the whole of `POST …/acknowledge`, in a thread."""
+        store = self.stored
+        if key is not None and (found := store.replay(conversation, key)) is not None:
+            return found, True
+        if turn == NEWEST:  # another turn may have come meanwhile: the host names the one that it acted upon
+            raise no_turn()
+        while True:
+            here = store.parent(conversation, turn, self.digest)
+            assert here.state is not None
+            before = ConversationState.from_json(here.state)
+            if before.policy.ended_at is not None:
+                raise ended(before.policy.ended_at, turn_id(here.above), stored=True, turn=turn_id(here.number))
+            try:
+                after, decision = self.monitor.acknowledge(before, act)
+            except StateError as error:
+                raise ApiError(409, "no_open_advice", str(error)) from None
+            deadline.check()
+            with suppress(Moved):
+                stored, was = store.acknowledge(conversation, here, after, decision, key)
+                if not was:
+                    self.metrics.decided(decision)
+                return stored, was
 
     def info(self) -> Info:
         """`GET /info`."""
@@ -135,7 +165,10 @@ class Service:
         kind = None if self.store is None else self.store.kind
         keeps = self.store is not None and self.store.store_text
         mode = self.monitor.policy.mode
-        return Info("lastresort", __version__, manifest.tag, self.digest, mode, labels, self.certificate, kind, keeps, settings.keep_days, limits)
+        config = self.monitor.policy.config
+        thresholds = {label: config.threshold(label).enter for label in (*config.user_labels, *config.assistant_labels)}
+        own = (self.certificate, kind, keeps, settings.keep_days, limits, thresholds)
+        return Info("lastresort", __version__, manifest.tag, self.digest, mode, labels, *own)
 
     async def warm_up(self) -> None:
         """Until this is done `/health/ready` says no."""
@@ -220,6 +253,7 @@ def create_app(settings: ServerSettings | None = None, *, monitor: Monitor | Non
     _add_stateless(app, service)
     _add_stateful(app, service)
     _add_about(app, service)
+    add_page(app)
     return app
 
 
@@ -314,6 +348,16 @@ def _add_stateful(app: FastAPI, service: Service) -> None:
         engine.check_limits([turn.content], name="content")
         key = service.key(idempotency_key, turn.role, turn.content, turn.parent)
         stored, was = await pool.run(lambda deadline: service.append(conversation, turn, key, deadline))
+        replayed(response, was)
+        return stored
+
+    @app.post("/v1/conversations/{conversation}/turns/{turn}/acknowledge", responses=missing, tags=["stateful"])
+    async def acknowledge(
+        conversation: str, turn: str, acknowledgement: Acknowledgement, response: Response, idempotency_key: IdempotencyKey = None
+    ) -> StoredTurn:
+        """Says what the host did itself upon the open advice on the last turn of a branch: `warned`, `confirmed` (which ends) or `declined`."""
+        key = service.key(idempotency_key, "acknowledge", turn, acknowledgement.act)
+        stored, was = await pool.run(lambda deadline: service.acknowledge(conversation, turn, acknowledgement.act, key, deadline))
         replayed(response, was)
         return stored
 

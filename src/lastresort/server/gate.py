@@ -16,10 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError
 from .settings import ServerSettings
+from .static import FILES
 from .telemetry import Metrics, log
 from .tokens import Keys
 
-OPEN = ("/health/live", "/health/ready", "/docs", "/openapi.json")
+OPEN = frozenset({"/health/live", "/health/ready", "/docs", "/openapi.json", *FILES})
 """Paths that ask for no key."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -29,7 +29,7 @@ from sqlalchemy.engine import URL, make_url
 from lastresort.conversation import ConversationState
 from lastresort.data import dumps
 from lastresort.errors import ConfigError
-from lastresort.types import Decision, Role
+from lastresort.types import Act, Decision, Role
 from lastresort.wire import NEWEST, Conversation, StoredTurn, Verdict
 
 from .errors import ApiError
@@ -114,6 +114,10 @@ class Parent:
 
 class _Answered(Exception):  # noqa: N818 - it unwinds a transaction
     """The key was answered meanwhile."""
+
+
+class Moved(Exception):  # noqa: N818
+    """The turn to go on from was acknowledged meanwhile: its state is another one, so what was made from the old one is not stored."""
 
 
 def turn_id(number: int | None) -> str | None:
@@ -249,17 +253,17 @@ class Store:
             query = sa.select(turns.c.number, turns.c.state, turns.c.parent).where(turns.c.conversation == conversation, turns.c.number == number)
             row = connection.execute(query).first()
             if row is None:
-                raise _no_turn()
+                raise no_turn()
             return Parent(row.number, row.state, row.parent)
 
     def append(
-        self, conversation: str, parent: int | None, state: ConversationState, role: Role, content: str, decision: Decision, key: Key | None = None
+        self, conversation: str, parent: Parent, state: ConversationState, role: Role, content: str, decision: Decision, key: Key | None = None
     ) -> tuple[StoredTurn, bool]:
         """Stores a turn; once this returns it is not lost.
 
         Args:
             conversation: its id.
-            parent: number of the turn before it.
+            parent: the turn before it, as it was when `state` was made.
             state: after it, with its score.
             role: who spoke.
             content: kept only where the store keeps text.
@@ -271,12 +275,13 @@ class Store:
 
         Raises:
             ApiError: 404: the conversation was deleted meanwhile.
+            Moved: the parent was acknowledged meanwhile.
         """
         assert state.score is not None
         now = int(time.time())
         values = {
             "conversation": conversation,
-            "parent": parent,
+            "parent": parent.number,
             "depth": state.turns - 1,
             "role": role,
             "state": state.to_json(),
@@ -288,13 +293,11 @@ class Store:
         }
         try:
             with self._writer.begin() as connection:
-                count = conversations.update().where(conversations.c.id == conversation).values(turns=conversations.c.turns + 1, updated=now)
-                number = connection.execute(count.returning(conversations.c.turns)).scalar()  # locks the conversation
-                if number is None:
-                    raise no_conversation()
+                number = _lock(connection, conversation, now, more=1) - 1
                 if key is not None and _answer(connection, conversation, key) is not None:
                     raise _Answered
-                number -= 1
+                if parent.number is not None and connection.execute(sa.select(turns.c.state).where(*_at(conversation, parent.number))).scalar() != parent.state:
+                    raise Moved
                 connection.execute(turns.insert().values(number=number, **values))
                 if key is not None:
                     connection.execute(answers.insert().values(scope=conversation, key=key.key, request=key.request, conversation=conversation, turn=number))
@@ -304,6 +307,45 @@ class Store:
             assert found is not None
             return found, True
         return _stored(SimpleNamespace(number=number, **values)), False
+
+    def acknowledge(self, conversation: str, turn: Parent, state: ConversationState, decision: Decision, key: Key | None = None) -> tuple[StoredTurn, bool]:
+        """Stores what became of a turn by an act of the host; once this returns it is not lost.
+
+        Args:
+            conversation: its id.
+            turn: as it was when `state` was made.
+            state: after the act.
+            decision: on the act.
+            key: so that the same request is done once.
+
+        Returns:
+            The turn, and whether the key was answered already.
+
+        Raises:
+            ApiError: 404: the conversation was deleted meanwhile; 409 `turn_followed`: what followed was decided without the act.
+            Moved: the turn was acknowledged meanwhile.
+        """
+        assert turn.number is not None
+        here = _at(conversation, turn.number)
+        try:
+            with self._writer.begin() as connection:
+                _lock(connection, conversation, int(time.time()))
+                if key is not None and _answer(connection, conversation, key) is not None:
+                    raise _Answered
+                if connection.execute(sa.select(turns.c.number).where(turns.c.conversation == conversation, turns.c.parent == turn.number).limit(1)).first():
+                    raise ApiError(409, "turn_followed", "turn: found turns after it, expected the last one of its branch: they were decided without the act")
+                change = turns.update().where(*here, turns.c.state == turn.state).values(state=state.to_json(), decision=dumps(asdict(decision)))
+                if not connection.execute(change).rowcount:
+                    raise Moved
+                if key is not None:
+                    values = {"scope": conversation, "key": key.key, "request": key.request, "conversation": conversation, "turn": turn.number}
+                    connection.execute(answers.insert().values(**values))
+        except _Answered:
+            assert key is not None
+            found = self.replay(conversation, key)
+            assert found is not None
+            return found, True
+        return self._turn(conversation, turn.number), False
 
     def replay(self, conversation: str, key: Key) -> StoredTurn | None:
         """The turn that a key was answered with, or None. Raises `ApiError` (422)."""
@@ -340,7 +382,7 @@ class Store:
             query = turns.select().where(turns.c.conversation == conversation).order_by(turns.c.number.desc())
             rows = connection.execute(query if turn is None else query.where(turns.c.number == _number(turn))).all()
             if turn is not None and not rows:
-                raise _no_turn()
+                raise no_turn()
             number = next((row.number for row in rows if _DECISION.validate_json(row.decision).decided_call == "end"), None)
             if number is None:
                 raise ApiError(409, "nothing_ended", "feedback: found no end, expected a turn that ended the conversation or would have")
@@ -374,17 +416,36 @@ class Store:
 
     def _turn(self, conversation: str, number: int) -> StoredTurn:
         with self._engine.connect() as connection:
-            row = connection.execute(turns.select().where(turns.c.conversation == conversation, turns.c.number == number)).first()
+            row = connection.execute(turns.select().where(*_at(conversation, number))).first()
         if row is None:
             raise no_conversation()
         return _stored(row)
 
 
+def _at(conversation: str, number: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return turns.c.conversation == conversation, turns.c.number == number
+
+
+def _lock(connection: sa.Connection, conversation: str, now: int, more: int = 0) -> int:
+    """Holds a conversation until the transaction is over, and says how many turns it has with `more` ones. Raises `ApiError` (404)."""
+    change = conversations.update().where(conversations.c.id == conversation).values(turns=conversations.c.turns + more, updated=now)
+    count = connection.execute(change.returning(conversations.c.turns)).scalar()
+    if count is None:
+        raise no_conversation()
+    return int(count)
+
+
 def _stored(row: Any) -> StoredTurn:
     decision = _DECISION.validate_json(row.decision)
     content = None if row.content is None else json.loads(row.content)
-    scores, ended = json.loads(row.scores), decision.call == "end"
-    return StoredTurn(row.conversation, f"t{row.number}", turn_id(row.parent), row.depth, row.role, scores, row.windows, decision, ended, row.created, content)
+    scores, ended, parent = json.loads(row.scores), decision.call == "end", turn_id(row.parent)
+    own = (row.conversation, f"t{row.number}", parent, row.depth, row.role, scores, row.windows, decision, ended, row.created, content)
+    return StoredTurn(*own, acts=_acts(row.state, row.depth))
+
+
+def _acts(state: str, depth: int) -> tuple[Act, ...]:
+    """The acts of the host on the turn of that depth, from its state."""
+    return () if '"acts": []' in state else tuple(act for act, index in json.loads(state)["policy"]["acts"] if index == depth)
 
 
 def _answer(connection: sa.Connection, scope: str, key: Key) -> tuple[str, int | None] | None:
@@ -396,14 +457,15 @@ def _answer(connection: sa.Connection, scope: str, key: Key) -> tuple[str, int |
     return row.conversation, row.turn
 
 
-def _no_turn() -> ApiError:
+def no_turn() -> ApiError:
+    """404."""
     return ApiError(404, "no_such_turn", "turn: found no such id in this conversation, expected that of one of its turns")
 
 
 def _number(turn: str) -> int:
     found = _TURN_ID.fullmatch(turn)
     if found is None:
-        raise _no_turn()
+        raise no_turn()
     return int(found[1])
 
 
