@@ -4,7 +4,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 RUN := .venv/bin
 DEV := .venv-dev/bin
 
-.PHONY: run test lint types check pytest bench schema clean
+.PHONY: run test lint types check pytest bench bench-server schema clean
 
 ## run: score the sample conversations with the shipped model
 run: .venv/.installed
@@ -25,9 +25,17 @@ types: .venv-dev/.installed
 pytest: .venv-dev/.installed
 	$(DEV)/pytest
 
+## bench: everything side by side, on an idle machine; BENCH_FLAGS=--quick to see that it works, --full for a million turns
+bench: .venv-dev/.installed
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(DEV)/python tests/benchmarks/compare.py $(BENCH_FLAGS)
+
 ## schema: data/schema.json from the types
 schema: .venv-dev/.installed
 	$(DEV)/python -m lastresort_data.schema > data/schema.json
+
+## bench-server: load, a full queue, kills and a soak of the HTTP service; about an hour
+bench-server: .venv-dev/.installed
+	$(DEV)/python tests/benchmarks/server all
 
 clean:
 	rm -rf .venv .venv-dev build dist out src/*.egg-info
@@ -38,8 +46,9 @@ clean:
 	$(RUN)/python -m pip install $(PIP_FLAGS) -c constraints.txt .
 	@touch $@
 
-.venv-dev/.installed: pyproject.toml constraints.txt
+.venv-dev/.installed: pyproject.toml constraints.txt tests/node/package-lock.json
 	$(PYTHON) -m venv .venv-dev
 	$(DEV)/python -m pip install $(PIP_FLAGS) -c constraints.txt torch
-	$(DEV)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[train,data,batch,serve,postgres,dev]"
+	$(DEV)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[train,data,batch,ray,serve,postgres,dev]"
+	@if command -v npm >/dev/null && (cd tests/node && npm ci --silent); then :; else echo "no npm, or its packages cannot be had: tests/test_node.py will be skipped"; fi
 	@touch $@

@@ -516,6 +516,7 @@ def test_evaluate_writes_json_and_a_table(run: Run, sample_path: Path, tiny_path
         "flagged",
         "recall_at_1_fpr",
         "ece",
+        "ece_by_chance",
         "threshold",
     ]
     assert all(list(row) == keys for row in record["rows"])
@@ -540,6 +541,9 @@ def test_evaluate_takes_stored_scores_and_baselines(run: Run, sample_path: Path,
     by_scorer = {name: [{**row, "scorer": ""} for row in both["rows"] if row["scorer"] == name] for name in (now["model"], "one", "two")}
     assert by_scorer["one"] == by_scorer["two"] == by_scorer[now["model"]]
     assert sum(map(len, by_scorer.values())) == len(both["rows"])
+    refused = run("evaluate", sample_path, "--model", tiny_path, "--scored", other, "-o", "-")
+    assert (refused.code, refused.out) == (1, b"")
+    assert f"found scores of one, two, expected those of {now['model']}" in refused.err
 
 
 def test_evaluate_refuses_what_cannot_be_compared(run: Run, sample_path: Path, tiny_path: Path, scored: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"conversation", "calibration", "evaluation"},
     {"tree"},
     {"batch"},
-    {"report", "server", "client"},
+    {"report", "server", "client", "engine_ray"},
     {"bench"},
     {"cli"},
     {"__main__"},

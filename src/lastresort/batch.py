@@ -370,6 +370,7 @@ def score_to_file(
     shard_turns: int = SHARD_TURNS,
     stopped: Callable[[], bool] = lambda: False,
     resumed: Callable[[Parts], None] = lambda parts: None,
+    engine: Callable[..., Iterator[Outcome]] = score_lines,
 ) -> Iterator[Outcome]:
     """Scores the inputs into a file, going on where an earlier run of the same command was cut off; the file is there once all outcomes have been taken.
 
@@ -386,6 +387,7 @@ def score_to_file(
         shard_turns: turns in a shard.
         stopped: asked after each outcome; when true, what is finished is kept and `Stopped` raised.
         resumed: told of the earlier run, if there was one.
+        engine: what scores the lines: `score_lines`, or what takes its place (`engine_ray.RayEngine`).
 
     Yields:
         The outcomes that are new, after they were written.
@@ -406,7 +408,7 @@ def score_to_file(
             if parts.bad and skip_bad is None:
                 raise OtherRun(f"found {parts.bad} skipped lines of an earlier run, expected --skip-bad to keep them, or --restart", where=str(parts.folder))
             try:
-                with closing(score_lines(monitor, inputs, start=parts.place, workers=workers, mode=mode)) as outcomes:  # type: ignore[type-var]
+                with closing(engine(monitor, inputs, start=parts.place, workers=workers, mode=mode)) as outcomes:  # type: ignore[type-var]
                     for outcome in outcomes:
                         if isinstance(outcome.result, DataError) and skip_bad is None:
                             raise outcome.result

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -70,9 +70,13 @@ def score(
     policy: Annotated[Path | None, typer.Option("--policy", help="policy file; default: the model's own")] = None,
     mode: ModeOption = "enforce",
     skip_bad: SkipOption = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="threads; default: all CPUs of this process")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="threads, or actors of Ray; default: all CPUs there are")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="begin anew, instead of going on where an earlier run into the same file was cut off")] = False,
     shard_turns: Annotated[int | None, typer.Option("--shard-turns", min=1, help="turns after which work is safe from a kill; default: 10000")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option("--engine", help="local: this process; ray: all machines of a Ray cluster")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="auto, HOST:PORT, ray://HOST:PORT, or local for a new one here; default: $RAY_ADDRESS or local")
+    ] = None,
     table: TableOption = False,
 ) -> None:
     """Scores dialogues and decides on each: one line a conversation, in input order. Run again after a kill, it goes on where it was."""
@@ -80,12 +84,19 @@ def score(
     from .conversation import load
     from .data import scored_to_json
 
+    if ray_address is not None and engine != "ray":
+        raise typer.BadParameter("--ray-address needs --engine ray")
     _protect(sources, (output, skip_bad))
     monitor = load(model, policy=policy)
     inputs = inputs_of(sources)
+    score_all: Callable[..., Iterator[Outcome]] = score_lines
+    if engine == "ray":
+        from .engine_ray import RayEngine
+
+        score_all = RayEngine(model, ray_address or os.environ.get("RAY_ADDRESS", "local"))
     if str(output) == "-" or (output.exists() and not output.is_file() and not output.is_dir()):  # a stream or a device: nothing to go on from
         with _bad_lines(skip_bad) as on_bad, _open_output(output) as stream:
-            for outcome in _scoring_progress(score_lines(monitor, inputs, workers=workers, mode=mode), inputs):
+            for outcome in _scoring_progress(score_all(monitor, inputs, workers=workers, mode=mode), inputs):
                 if not isinstance(outcome.result, DataError):
                     _write_line(stream, scored_to_json(outcome.result))
                     if table:
@@ -115,6 +126,7 @@ def score(
             shard_turns=shard_turns or SHARD_TURNS,
             stopped=lambda: bool(asked),
             resumed=resumed,
+            engine=score_all,
         )
         try:
             for outcome in _scoring_progress(outcomes, inputs):
@@ -238,7 +250,9 @@ def evaluate(
         raise DataError("found no dialogue, expected at least one", where=", ".join(map(str, data)))
     outputs: dict[str, Iterable[ScoredDialogue]] = {}
     if scored is not None:
-        outputs[manifest.tag] = list(iter_records(ScoredDialogue, scored))
+        outputs[manifest.tag] = stored = list(iter_records(ScoredDialogue, scored))
+        if others := sorted({one.model for one in stored} - {manifest.tag}):
+            raise DataError(f"found scores of {', '.join(others)}, expected those of {manifest.tag}", where=str(scored))
     else:
         outputs[manifest.tag] = list(_progress(score_dialogues(load(folder), dialogues), "scoring"))
     if conversations:
