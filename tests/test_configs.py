@@ -44,12 +44,19 @@ def load_leave_out(path: Path) -> Any:
     return read_settings(LeaveOutSettings, path)
 
 
+def load_targets(path: Path) -> Any:
+    from lastresort_training.targets import TargetsConfig
+
+    return read_settings(TargetsConfig, path)
+
+
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "train": load_train,
     "export": load_export,
     "policy": read_policy,
     "data": load_data,
     "leave-out": load_leave_out,
+    "targets": load_targets,
 }
 
 

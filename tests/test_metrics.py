@@ -12,6 +12,7 @@ from lastresort.metrics import (
     average_precision,
     best_f1_threshold,
     beta_cdf,
+    calibration_error_by_chance,
     clopper_pearson,
     conversations_needed,
     expected_calibration_error,
@@ -147,6 +148,16 @@ def test_all_measures_of_a_label_together(seed: int) -> None:
     assert found.flagged == flagged.mean()
     assert found.recall_at_1_fpr == recall_at_fpr(labels, scores, 0.01)
     assert found.ece == expected_calibration_error(soft, scores)
+    assert found.ece_by_chance == calibration_error_by_chance(scores)
+
+
+@pytest.mark.parametrize(("n", "power"), [(100, 1), (150, 4), (1000, 6), (3000, 1)])
+def test_the_calibration_error_by_chance_is_that_of_drawn_labels(n: int, power: int) -> None:
+    rng = np.random.default_rng(n)
+    scores = rng.random(n) ** power
+    drawn = np.mean([expected_calibration_error((rng.random(n) < scores).astype(float), scores) for _ in range(300)])
+    assert calibration_error_by_chance(scores) == pytest.approx(drawn, rel=0.15)
+    assert calibration_error_by_chance(np.array([0.0, 1.0])) == 0.0
 
 
 def test_what_is_flagged_can_be_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,8 @@ def test_the_card_names_the_model_it_describes() -> None:
     card = (folder.path / "README.md").read_text(encoding="utf-8")
     assert card.index("Who may be wrongly flagged") < card.index("Quality on validation")
     assert folder.manifest.tag in (folder.path / "metrics.json").read_text(encoding="utf-8")
+
+
+def test_no_table_of_the_card_is_empty() -> None:
+    for page in (shipped_model() / "README.md", ROOT / "README.md"):
+        assert re.findall(r"(\| [^\n]*)\n\| ---[^\n]*\n(?!\|)", page.read_text(encoding="utf-8")) == [], page.name

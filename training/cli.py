@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
 
 import typer
 
+from lastresort.artifact import MANIFEST, read_manifest
 from lastresort.config import read_settings
 
 
@@ -18,22 +20,38 @@ def train(
     from .config import TrainConfig
     from .train import train as run_training
 
-    output = run_training(read_settings(TrainConfig, config, overrides or ()))
+    output = run_training(read_settings(TrainConfig, config, overrides or ()), [str(config), *(overrides or ())])
     typer.echo(f"run: {output}")
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="run folder made by train")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="model folder to write, e.g. models/NAME")],
-    config: Annotated[Path, typer.Option("--config", help="export settings")] = Path("configs/export/default.yaml"),
+    run: Annotated[Path, typer.Argument(help="run folder made by train; for triton also a model folder")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="model folder to write, e.g. models/NAME; for triton the model repository")],
+    config: Annotated[Path, typer.Option("--config", help="export settings, for a run folder")] = Path("configs/export/default.yaml"),
+    target: Annotated[Literal["folder", "triton"], typer.Option("--target", help="a model folder, or a Triton/KServe model repository")] = "folder",
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value")] = None,
 ) -> None:
     """Exports a run as a verified ONNX model folder; refuses if torch and ONNX disagree."""
+    if target == "triton" and (run / MANIFEST).is_file() and not overrides:
+        _write_repository(run, output)
+        return
     from .export import ExportSettings
     from .export import export as run_export
 
-    manifest = run_export(run, output, read_settings(ExportSettings, config, overrides or ()))
-    typer.echo(f"{output}: {manifest.tag}")
+    settings = read_settings(ExportSettings, config, overrides or ())
+    if target == "folder":
+        typer.echo(f"{output}: {run_export(run, output, settings).tag}")
+        return
+    with TemporaryDirectory() as folder:
+        run_export(run, Path(folder), settings)
+        _write_repository(Path(folder), output)
+
+
+def _write_repository(model: Path, repository: Path) -> None:
+    from .triton import write_repository
+
+    target = write_repository(model, repository)
+    typer.echo(f"{target}: {read_manifest(target).tag}")
 
 
 def baselines(
@@ -53,7 +71,7 @@ def card(
     model: Annotated[Path, typer.Argument(help="model folder with metrics.json")],
     readme: Annotated[Path | None, typer.Option("--readme", help="README whose numbers block is renewed too")] = None,
 ) -> None:
-    """Writes the model card from the measures and renews the hashes in the manifest."""
+    """Writes the model card and its curves from the measures and renews the hashes in the manifest."""
     from .card import write_card
 
     typer.echo(f"{model}: {write_card(model, readme).tag}")
@@ -120,3 +138,26 @@ def slices(
 
     for one in write_slices(data, scored, read_manifest(model), output):
         typer.echo(f"{one.kind:10s} {one.name:40s} {one.n:6d} {one.flagged / one.n:7.2%}")
+
+
+def targets(
+    config: Annotated[Path, typer.Argument(help="targets, e.g. configs/targets/release.yaml")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, e.g. files.validation.scored=work/new.jsonl")] = None,
+    model: Annotated[Path, typer.Option("--model", help="model folder")] = Path("models/lastresort-minilm"),
+    before: Annotated[Path | None, typer.Option("--before", help="what this verb wrote for another model, to stand beside")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSON, beside the model's metrics")] = None,
+) -> None:
+    """Measures a model's targets on scored validation files: what was wanted, what was found."""
+    from lastresort.artifact import read_manifest
+
+    from .targets import TargetsConfig, measure_targets, read_targets, write_targets
+
+    earlier = {} if before is None else {one.name: one.value for one in read_targets(before)[1]}
+    manifest = read_manifest(model)
+    found = measure_targets(read_settings(TargetsConfig, config, overrides or ()), manifest, earlier)
+    if output is not None:
+        write_targets(found, manifest, output)
+    for one in found:
+        value = "–" if one.value is None else f"{one.value:.3f}"
+        was = "" if one.before is None else f"before {one.before:.3f}  "
+        typer.echo(f"{'met   ' if one.met else 'missed'} {value:>6s} {one.wanted:7s} {was}{one.name}  {one.detail}")

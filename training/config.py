@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lastresort.encoding import EncodingSpec
 from lastresort.types import LabelSpec
+from lastresort_data.noise import Variation
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class DataSettings:
         max_windows_per_turn: windows of a long turn that are read in training; at serving all are read.
         max_windows_per_dialogue: a longer dialogue is cut into pieces; `context_labels` are masked in all but the first.
         context_labels: labels that depend on earlier turns.
+        shares: source to how often each of its training dialogues is read in an epoch: 0.5 reads a fixed half of them, 2.5 all twice and half of them once
+            more; 1 if not named. Equalises groups of very different size without another mixture.
+        variation: how user turns are respelled in every reading of a dialogue but its first (data/noise.py).
         context_turns: for comparison alone: so many earlier turns are read as text before each turn, in one window, and there is no memory. Such a
             run cannot be exported.
     """
@@ -28,7 +32,13 @@ class DataSettings:
     max_windows_per_turn: int = 3
     max_windows_per_dialogue: int = 40
     context_labels: tuple[str, ...] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
+    variation: Variation = field(default_factory=Variation)
     context_turns: int = 0
+
+    def __post_init__(self) -> None:
+        if bad := sorted(source for source, share in self.shares.items() if not 0 <= share <= 100):
+            raise ValueError(f"data.shares: {bad}: expected a number in 0…100")
 
 
 @dataclass(frozen=True)

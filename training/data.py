@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lastresort.data import read_dialogues
 from lastresort.encoding import TOKEN_TYPE, TurnEncoder
 from lastresort.errors import DataError
 from lastresort.types import Dialogue
+from lastresort_data.noise import vary
 
 from .config import DataSettings, TrainConfig
 
@@ -110,19 +112,35 @@ def encode_dialogues(dialogues: Iterable[Dialogue], encoder: TurnEncoder, config
         yield from encode_dialogue(dialogue, encoder, labels, config.data)
 
 
-def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, cache: Path) -> Dataset:
-    """All dialogues of JSONL files, encoded and cached on disk (Arrow, memory-mapped).
+def read_again(dialogues: Iterable[Dialogue], settings: DataSettings) -> Iterator[Dialogue]:
+    """Each dialogue as often as its source's share says; readings after the first are respelled. The same every time: chance hangs on the dialogue's id."""
+    for dialogue in dialogues:
+        share = settings.shares.get(dialogue.source, 1.0)
+        rng = random.Random(f"{dialogue.source}\x00{dialogue.id}")
+        for reading in range(int(share) + (rng.random() < share % 1)):
+            yield dialogue if reading == 0 else respelled(dialogue, settings, rng)
+
+
+def respelled(dialogue: Dialogue, settings: DataSettings, rng: random.Random) -> Dialogue:
+    """The dialogue with its user turns varied."""
+    messages = [replace(turn, content=vary(turn.content, settings.variation, rng)) if turn.role == "user" else turn for turn in dialogue.messages]
+    return replace(dialogue, messages=tuple(messages))
+
+
+def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, cache: Path, *, training: bool = False) -> Dataset:
+    """All dialogues of JSONL files, encoded and cached on disk (Arrow, memory-mapped); of a training split as often as `data.shares` says.
 
     Raises:
         DataError: a missing file, a bad line, or no dialogue at all.
     """
     labels = [(label.name, label.speaker) for label in config.labels]
-    made_of = (data_digest(paths), encoder.digest, labels, asdict(config.data), FEATURES)
+    made_of = (data_digest(paths), encoder.digest, labels, asdict(config.data), FEATURES, training)
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
     def rows() -> Iterator[dict[str, Any]]:
         for path in paths:
-            yield from encode_dialogues(read_dialogues(path), encoder, config)
+            dialogues = read_dialogues(path)
+            yield from encode_dialogues(read_again(dialogues, config.data) if training else dialogues, encoder, config)
 
     target = cache / key
     if not target.is_dir():

@@ -28,6 +28,7 @@ from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue
 
 from .model import ServingGraph
+from .record import CURVES, read_runs, write_runs
 from .train import PORTABLE, load_run
 
 PRECISIONS = ("fp32", "int8", "int8-weights")
@@ -240,6 +241,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
                 found = f"{probability:.2e} on probabilities and {memory:.2e} on memory"
                 raise ArtifactError(f"{settings.golden}: torch and the {name} graph differ by {found}, expected less than {tolerance:g}")
         full.unlink()
+        write_runs(read_runs(run), draft)
         save_file({name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}, draft / PORTABLE)
         manifest = replace(
             manifest,
@@ -253,7 +255,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
             },
         )
         output.mkdir(parents=True, exist_ok=True)
-        for stale in (MANIFEST, CERTIFICATE, "metrics.json", "slices.json", "README.md"):  # they describe the model that was here before
+        for stale in (MANIFEST, CERTIFICATE, "metrics.json", "slices.json", "targets.json", CURVES, "README.md"):  # of the model that was here before
             (output / stale).unlink(missing_ok=True)
         for path in draft.iterdir():
             shutil.copyfile(path, output / path.name)

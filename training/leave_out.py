@@ -34,6 +34,8 @@ from .train import RUN, TOKENIZER, load_run, train
 
 NAME = "left out: written by `lastresort leave-out`"
 """Of the block in a page."""
+MEASURED = "unseen.json"
+"""In a run's folder: what was measured there on left-out sources."""
 TURN_BATCH = 16
 """Dialogues a forward pass."""
 
@@ -215,7 +217,7 @@ def leave_out(settings: LeaveOutSettings, only: str | None = None) -> dict[str, 
             write_mixture(reduced(mixture, Path(settings.prepared), gone, variant.scale), settings.prepared, made)
             train(_recipe(settings, variant, made, folder))
         side = result["variants"].setdefault(variant_name, {"turns": {}, "in_domain": {}, "sources": {}})
-        found = measure(folder, measured, settings)
+        found = _measured(folder, measured, settings)
         side["turns"][run_name] = json.loads((made / "counts.json").read_text(encoding="utf-8"))["train"]["turns"]["all"]
         side["in_domain"][run_name] = found["in_domain"]
         side["sources"] |= found["sources"]
@@ -225,6 +227,17 @@ def leave_out(settings: LeaveOutSettings, only: str | None = None) -> dict[str, 
     if settings.page is not None:
         renew(Path(settings.page), table(result))
     return result
+
+
+def _measured(run: Path, sources: Iterable[str], settings: LeaveOutSettings) -> dict[str, Any]:
+    """`measure`, kept in the run's folder: an interrupted comparison measures nothing twice."""
+    kept = run / MEASURED
+    question = {"label": settings.label, "most": settings.most, "recall": settings.recall, "sources": sorted(sources)}
+    if kept.is_file() and (known := json.loads(kept.read_text(encoding="utf-8")))["question"] == question:
+        return dict(known["answer"])
+    answer = measure(run, sources, settings)
+    kept.write_text(json.dumps({"question": question, "answer": answer}) + "\n", encoding="utf-8")
+    return answer
 
 
 def _recipe(settings: LeaveOutSettings, variant: Variant, mixture: Path, output: Path) -> TrainConfig:

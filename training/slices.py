@@ -40,19 +40,26 @@ class Slice:
         kind: group, length, dialect, language or all.
         name: of the slice.
         n: harmless turns.
-        flagged: of them, those at or above the threshold of `harm`.
+        flagged: of them, those at or above the model's threshold of `harm`.
+        flagged_at_half: of them, those at or above 0.5.
     """
 
     kind: str
     name: str
     n: int
     flagged: int
+    flagged_at_half: int
+
+
+def groups_of(text: str) -> list[str]:
+    """The protected groups that a text mentions."""
+    return [name for name, pattern in GROUPS.items() if pattern.search(text)]
 
 
 def slices_of(dialogue: Dialogue, text: str) -> Iterator[tuple[str, str]]:
     """(kind, name) of every slice that a turn belongs to."""
     yield "all", "all"
-    mentioned = [name for name, pattern in GROUPS.items() if pattern.search(text)]
+    mentioned = groups_of(text)
     yield from (("group", name) for name in mentioned)
     yield "group", "any of them" if mentioned else "none of them"
     words = len(text.split())
@@ -75,7 +82,7 @@ def measure(dialogues: Path, scored: Path, manifest: Manifest, label: str = "har
     Raises:
         DataError: the two files do not belong together.
     """
-    threshold = next(one.threshold for one in manifest.labels if one.name == label)
+    threshold = threshold_of(manifest, label)
     counts: dict[tuple[str, str], list[int]] = {}
     for one, found in zip(read_dialogues(dialogues), iter_records(ScoredDialogue, scored), strict=True):
         if one.id != found.id or found.model != manifest.tag:
@@ -83,14 +90,21 @@ def measure(dialogues: Path, scored: Path, manifest: Manifest, label: str = "har
         for message, turn in zip(one.messages, found.turns, strict=True):
             if message.role == "user" and message.labels.get(label, 1.0) <= HARMLESS:
                 for key in slices_of(one, message.content):
-                    count = counts.setdefault(key, [0, 0])
+                    count = counts.setdefault(key, [0, 0, 0])
                     count[0] += 1
                     count[1] += turn.scores[label] >= threshold
-    return [Slice(kind, name, n, flagged) for (kind, name), (n, flagged) in sorted(counts.items())]
+                    count[2] += turn.scores[label] >= 0.5
+    return [Slice(kind, name, *count) for (kind, name), count in sorted(counts.items())]
+
+
+def threshold_of(manifest: Manifest, label: str) -> float:
+    """The model's threshold of a label."""
+    return next(one.threshold for one in manifest.labels if one.name == label)
 
 
 def write_slices(dialogues: Path, scored: Path, manifest: Manifest, output: Path) -> list[Slice]:
-    """Measures and writes them as JSON; the card takes its table from there."""
+    """Measures and writes them as JSON, with the threshold; the card takes its table from there."""
     found = measure(dialogues, scored, manifest)
-    output.write_text(json.dumps({"model": manifest.tag, "slices": [asdict(one) for one in found]}, indent=1) + "\n", encoding="utf-8")
+    record = {"model": manifest.tag, "threshold": threshold_of(manifest, "harm"), "slices": [asdict(one) for one in found]}
+    output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return found

@@ -1,6 +1,7 @@
 """One training run: transformers' Trainer on accelerate, from a config to a run folder that `export` reads.
 
-Run folder: model.safetensors, tokenizer.json, config.yaml (resolved), run.json (data digest, versions, metrics), checkpoint-*/ while it runs.
+Run folder: model.safetensors, tokenizer.json, config.yaml (resolved), run.json (data digest, versions, metrics), training.json (those of every run that
+this one started from, and its own, with the commands), checkpoint-*/ while it runs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib.metadata
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,11 @@ from .calibrate import calibrate
 from .config import TrainConfig
 from .data import UNKNOWN, DialogueCollator, data_digest, label_counts, load_split
 from .model import TurnModel, build_model, resolve_base
+from .record import CONFIG as CONFIG
+from .record import RUN as RUN
+from .record import command_line, runs_of, write_runs
 
-WEIGHTS, TOKENIZER, CONFIG, RUN = "model.safetensors", "tokenizer.json", "config.yaml", "run.json"
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 PORTABLE = "weights.safetensors"
 """The weights in fp16, in a model folder: what a warm start begins from."""
 PER_LABEL = ("known_weight", "positive_weight", "margin_weight", "calibration_scale", "calibration_bias")
@@ -168,11 +173,12 @@ def training_arguments(settings: TrainConfig, output: Path, epochs: float, *, fi
     )
 
 
-def train(settings: TrainConfig) -> Path:
+def train(settings: TrainConfig, command: Sequence[str] = ()) -> Path:
     """Runs a training to its end, resuming from the newest checkpoint if there is one.
 
     Args:
         settings: as read from `configs/train/*.yaml`.
+        command: what stood after `lastresort train`, for the record.
 
     Returns:
         The run folder.
@@ -193,7 +199,7 @@ def train(settings: TrainConfig) -> Path:
     arguments = training_arguments(settings, output, settings.optimiser.epochs, find_unused=False)
     with arguments.main_process_first(local=False, desc="encoding the dialogues"):  # the other processes read the cache
         encoder = TurnEncoder.from_file(_tokenizer_file(resolve_base(settings.model.base), output), settings.encoding)
-        train_set = load_split(settings.data.train, encoder, settings, output / "cache")
+        train_set = load_split(settings.data.train, encoder, settings, output / "cache", training=True)
         validation = load_split(settings.data.validation, encoder, settings, output / "cache")
         (output / CONFIG).write_text(yaml.safe_dump(_plain(asdict(settings)), sort_keys=False, allow_unicode=True), encoding="utf-8")
     counts = set_class_balance(model, train_set, settings)
@@ -225,6 +231,7 @@ def train(settings: TrainConfig) -> Path:
             "history": history,
         }
         (output / RUN).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_runs(runs_of(output, command_line(command, arguments.world_size) if command else None), output)
     return output
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import DataError
 from .metrics import LabelMetrics, clopper_pearson, label_metrics
-from .types import Dialogue, LabelSpec, ScoredDialogue
+from .types import Dialogue, LabelSpec, Message, ScoredDialogue, ScoredTurn
 
 ALL = "all"
 """Stands for every source together."""
@@ -25,6 +25,36 @@ class Row:
     label: str
     source: str
     metrics: LabelMetrics
+
+
+def joined(dialogues: Sequence[Dialogue], outputs: Iterable[ScoredDialogue], scorer: str) -> Iterator[tuple[Dialogue, Message, ScoredTurn]]:
+    """Every message with its scored turn.
+
+    Args:
+        dialogues: labelled; ids unique.
+        outputs: scores of the same dialogues, in any order; those of others are passed over.
+        scorer: what gave them, for messages.
+
+    Raises:
+        DataError: an id twice, dialogues that the scorer left out, or scores of other dialogues under the same id.
+    """
+    known = {dialogue.id: dialogue for dialogue in dialogues}
+    if len(known) != len(dialogues):
+        raise DataError(f"found {len(dialogues)} dialogues with {len(known)} ids, expected each id once")
+    seen = set()
+    for output in outputs:
+        if output.id not in known:
+            continue
+        dialogue = known[output.id]
+        if output.id in seen:
+            raise DataError(f"{scorer}: found dialogue {output.id!r} twice, expected each id once")
+        if [turn.role for turn in output.turns] != [message.role for message in dialogue.messages]:
+            found = f"found {len(output.turns)} turns for the {len(dialogue.messages)} messages of dialogue {output.id!r}"
+            raise DataError(f"{scorer}: {found}, expected one for each, of the same role")
+        seen.add(output.id)
+        yield from ((dialogue, message, turn) for message, turn in zip(dialogue.messages, output.turns, strict=True))
+    if missing := set(known) - seen:
+        raise DataError(f"{scorer}: found no scores for {len(missing)} of {len(known)} dialogues, expected one for each")
 
 
 def evaluate(
@@ -47,9 +77,6 @@ def evaluate(
     Raises:
         DataError: an id twice, dialogues that a scorer left out, or scores of other dialogues under the same id.
     """
-    known = {dialogue.id: dialogue for dialogue in dialogues}
-    if len(known) != len(dialogues):
-        raise DataError(f"found {len(dialogues)} dialogues with {len(known)} ids, expected each id once")
     specs = {label.name: label for label in labels}
     for group in groups:
         if unknown := [name for name in group if name not in specs]:
@@ -58,27 +85,14 @@ def evaluate(
     rows = []
     for scorer, outputs in scored.items():
         collected: dict[tuple[tuple[str, ...], str], list[tuple[float, float, bool]]] = defaultdict(list)
-        seen = set()
-        for output in outputs:
-            if output.id not in known:
-                continue
-            dialogue = known[output.id]
-            if output.id in seen:
-                raise DataError(f"{scorer}: found dialogue {output.id!r} twice, expected each id once")
-            if [turn.role for turn in output.turns] != [message.role for message in dialogue.messages]:
-                found = f"found {len(output.turns)} turns for the {len(dialogue.messages)} messages of dialogue {output.id!r}"
-                raise DataError(f"{scorer}: {found}, expected one for each, of the same role")
-            seen.add(output.id)
-            for message, turn in zip(dialogue.messages, output.turns, strict=True):
-                for names in wanted:
-                    if all(name in message.labels for name in names) and all(name in turn.scores for name in names):
-                        value = max(message.labels[name] for name in names)
-                        score = max(turn.scores[name] for name in names)
-                        flagged = any(turn.scores[name] >= specs[name].threshold for name in names)
-                        for source in {ALL, dialogue.source}:
-                            collected[names, source].append((value, score, flagged))
-        if missing := set(known) - seen:
-            raise DataError(f"{scorer}: found no scores for {len(missing)} of {len(known)} dialogues, expected one for each")
+        for dialogue, message, turn in joined(dialogues, outputs, scorer):
+            for names in wanted:
+                if all(name in message.labels for name in names) and all(name in turn.scores for name in names):
+                    value = max(message.labels[name] for name in names)
+                    score = max(turn.scores[name] for name in names)
+                    flagged = any(turn.scores[name] >= specs[name].threshold for name in names)
+                    for source in {ALL, dialogue.source}:
+                        collected[names, source].append((value, score, flagged))
         for names in wanted:
             for source in sorted({source for group, source in collected if group == names}, key=lambda name: (name != ALL, name)):
                 table = np.asarray(collected[names, source], dtype=np.float64)

@@ -29,6 +29,7 @@ class LabelMetrics:
         flagged: share of turns at or above the threshold, 0…1.
         recall_at_1_fpr: recall where at most 1% of negatives are flagged; None without positives or negatives.
         ece: expected calibration error over 10 equal-width bins, 0…1.
+        ece_by_chance: about what a perfectly calibrated scorer would show on so few turns (an upper estimate where labels are soft).
         threshold: that was used.
     """
 
@@ -41,6 +42,7 @@ class LabelMetrics:
     flagged: float
     recall_at_1_fpr: float | None
     ece: float
+    ece_by_chance: float
     threshold: float
 
 
@@ -92,6 +94,16 @@ def expected_calibration_error(labels: Array, probabilities: Array, bins: int = 
     return error
 
 
+def calibration_error_by_chance(probabilities: Array, bins: int = 10) -> float:
+    """About the expected calibration error of a perfectly calibrated scorer with these probabilities: labels drawn from them, normal approximation.
+
+    A bin's count strays from its mean by sqrt(2 v / pi) on average, v being the sum of p (1 - p), and by at most 2 v, which is nearer where v is small.
+    """
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    variance = np.bincount(place, probabilities * (1 - probabilities), bins)
+    return float(np.minimum(np.sqrt(2 * variance / np.pi), 2 * variance).sum() / len(probabilities))
+
+
 def best_f1_threshold(labels: Array, scores: Array) -> float:
     """The threshold with the highest F1, halfway between neighbouring scores; 0.5 without positives or negatives."""
     hard = (labels >= 0.5).astype(float)
@@ -138,6 +150,7 @@ def label_metrics(labels: Array, probabilities: Array, threshold: float, flagged
         flagged=float(flagged.mean()),
         recall_at_1_fpr=recall_at_fpr(hard, probabilities, 0.01) if 0 < positives < len(hard) else None,
         ece=expected_calibration_error(labels, probabilities),
+        ece_by_chance=calibration_error_by_chance(probabilities),
         threshold=threshold,
     )
 

@@ -17,8 +17,20 @@ from lastresort.data import read_dialogues, write_dialogues
 from lastresort.encoding import EncodingSpec, TurnEncoder
 from lastresort.errors import DataError
 from lastresort.types import Dialogue, Message
+from lastresort_data.noise import Variation
 from lastresort_training.config import DataSettings, TrainConfig
-from lastresort_training.data import BUCKET_STRETCH, BUCKET_WINDOWS, FEATURES, UNKNOWN, DialogueCollator, data_digest, encode_dialogue, label_counts, load_split
+from lastresort_training.data import (
+    BUCKET_STRETCH,
+    BUCKET_WINDOWS,
+    FEATURES,
+    UNKNOWN,
+    DialogueCollator,
+    data_digest,
+    encode_dialogue,
+    label_counts,
+    load_split,
+    read_again,
+)
 
 LABELS = [("harm", "user"), ("persistence", "user"), ("redirection", "assistant")]
 NONE = UNKNOWN
@@ -39,6 +51,32 @@ def encode(dialogue: Dialogue, encoder: TurnEncoder, limits: DataSettings = LIMI
 
 def talk(*messages: tuple[Any, str, dict[str, float]]) -> Dialogue:
     return Dialogue("d", tuple(Message(*message) for message in messages), "here")
+
+
+# --- how often
+
+
+def test_shares_say_how_often_a_source_is_read_and_readings_after_the_first_are_respelled() -> None:
+    many = [replace(talk(("user", "please remember the garlic bread", {"harm": 1.0}), ("assistant", "I will remember it", {})), id=str(n)) for n in range(400)]
+    noisy = replace(LIMITS, shares={"here": 2.5}, variation=Variation(typos=1.0))
+    read = list(read_again(many, noisy))
+    assert read == list(read_again(many, noisy))
+    assert 950 < len(read) < 1050
+    assert [one.id for one in read if one in many] == [one.id for one in many]  # the first reading is the dialogue itself
+    again = [one for one in read if one not in many]
+    assert all(one.messages[0].labels == {"harm": 1.0} and one.messages[1] == many[0].messages[1] for one in again)
+    assert 150 < sum(1 for _ in read_again(many, replace(LIMITS, shares={"here": 0.5}))) < 250
+    assert list(read_again(many, replace(LIMITS, shares={"here": 0}))) == []
+    assert list(read_again(many, replace(LIMITS, shares={"elsewhere": 3}))) == many
+    with pytest.raises(ValueError, match=r"data\.shares: \['here'\]"):
+        replace(LIMITS, shares={"here": -1})
+
+
+def test_only_the_training_split_is_read_again(encoder: TurnEncoder, recipe: TrainConfig, tmp_path: Path) -> None:
+    write_dialogues([talk(("user", "hello", {"harm": 0.0}))], tmp_path / "d.jsonl")
+    thrice = replace(recipe, data=replace(recipe.data, shares={"here": 3}))
+    sizes = [len(load_split([str(tmp_path / "d.jsonl")], encoder, thrice, tmp_path / "cache", training=training)) for training in (True, False)]
+    assert sizes == [3, 1]
 
 
 # --- one dialogue

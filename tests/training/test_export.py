@@ -30,6 +30,7 @@ from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue, Message
 from lastresort_training.export import PRECISIONS, ExportSettings, export, finish, largest_difference, quantise, torch_dialogue
 from lastresort_training.model import ServingGraph
+from lastresort_training.record import CURVES, TRAINING
 from lastresort_training.train import PORTABLE, load_run
 
 
@@ -130,9 +131,10 @@ def test_torch_reads_long_turns_in_the_windows_of_serving(graph: ServingGraph, e
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_folder_verifies_and_says_what_it_is(exported: dict[str, Path], precision: str, finished: Path) -> None:
     folder = exported[precision]
-    assert set(contents(folder)) == {MODEL, TOKENIZER, PORTABLE, MANIFEST}
+    assert set(contents(folder)) == {MODEL, TOKENIZER, PORTABLE, TRAINING, MANIFEST}
     manifest = load_folder(folder).manifest
-    assert dict(manifest.files) == {name: file_sha256(folder / name) for name in (MODEL, TOKENIZER, PORTABLE)}
+    assert dict(manifest.files) == {name: file_sha256(folder / name) for name in (MODEL, TOKENIZER, PORTABLE, TRAINING)}
+    assert (folder / TRAINING).read_bytes() == (finished / TRAINING).read_bytes()
     record = json.loads((finished / "run.json").read_text(encoding="utf-8"))
     config = load_run(finished)[1]
     floor = {label.name: 0.5 if label.role == "trigger" else 0.0 for label in config.labels}  # no turn is flagged as harmful at less than even odds
@@ -167,10 +169,10 @@ def test_no_trace_of_this_machine_is_in_it(exported: dict[str, Path], precision:
         traces.add(host)
     if len(getpass.getuser()) > 5:
         traces.add(getpass.getuser())
-    for name in (MODEL, MANIFEST):
+    for name in (MODEL, MANIFEST, TRAINING):
         raw = (exported[precision] / name).read_bytes()
         assert [trace for trace in traces if trace != "/" and trace.encode() in raw] == []
-        if name == MANIFEST:
+        if name != MODEL:
             assert re.findall(rb'"[^"]*(?:^|")(?:/|[A-Z]:\\)[^"]*"', raw) == []
 
 
@@ -210,11 +212,12 @@ def test_a_second_export_takes_the_place_of_the_first(exported: dict[str, Path],
     folder = Path(shutil.copytree(exported["fp32"], tmp_path / "model"))
     (folder / "metrics.json").write_text("{}", encoding="utf-8")
     (folder / "README.md").write_text("card", encoding="utf-8")
+    (folder / CURVES).write_text("<svg/>", encoding="utf-8")
     before = finish(folder, read_manifest(folder))
-    assert set(before.files) == {MODEL, TOKENIZER, PORTABLE, "metrics.json", "README.md"}
+    assert set(before.files) == {MODEL, TOKENIZER, PORTABLE, TRAINING, CURVES, "metrics.json", "README.md"}
     load_folder(folder)
     again = export(finished, folder, tiny_export_settings(version="1"))
-    assert set(contents(folder)) == {MODEL, TOKENIZER, PORTABLE, MANIFEST}
+    assert set(contents(folder)) == {MODEL, TOKENIZER, PORTABLE, TRAINING, MANIFEST}
     assert load_folder(folder).manifest == again
     assert again.version == "1"
 

@@ -15,6 +15,7 @@ from tiny import ROOT, SAMPLE, tiny_export_settings
 from lastresort.data import write_dialogues
 from lastresort.types import Dialogue, Message
 from lastresort_training.export import export
+from lastresort_training.record import TRAINING
 from lastresort_training.train import PORTABLE, RUN, WEIGHTS
 
 RUDE = ["you useless machine", "shut up, stupid bot", "what an idiot you are", "worthless junk"]
@@ -61,6 +62,9 @@ def test_own_labels_from_a_model_folder_to_scores(start: Path, base: Path, tmp_p
     lastresort("train", "configs/train/own.yaml", *tiny, *fast)
     record = json.loads((tmp_path / "runs" / "own" / RUN).read_text(encoding="utf-8"))
     assert (record["start"], record["new_heads"]) == ("start", ["rude"])  # redirection begins from the head of that name
+    before, own = json.loads((tmp_path / "runs" / "own" / TRAINING).read_text(encoding="utf-8"))["runs"]
+    assert (before["name"], before["command"]) == ("smoke", None)
+    assert own["command"].startswith(f"lastresort train configs/train/own.yaml model.base={base.name} model.start=start model.memory_size=16 ")
     lastresort("export", "runs/own", "-o", "models/own", "--config", "configs/export/own.yaml", f"golden={SAMPLE}", "precision=fp32")
     lastresort("evaluate", "my/validation.jsonl", "--model", "models/own", "-o", "metrics.json")
     rows = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["rows"]

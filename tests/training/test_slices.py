@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +11,9 @@ import pytest
 from lastresort.artifact import read_manifest
 from lastresort.conversation import Monitor
 from lastresort.data import dumps, scored_to_json, write_dialogues
-from lastresort.errors import ConfigError, DataError
+from lastresort.errors import DataError
 from lastresort.types import Dialogue, Message
-from lastresort_training.card import slices_table, write_card
+from lastresort_training.card import slices_table
 from lastresort_training.slices import Slice, measure, write_slices
 
 HARMLESS = {"harm": 0.0}
@@ -56,7 +55,11 @@ def test_every_harmless_turn_is_in_its_slices(files: tuple[Path, Path], tiny_pat
         ("language", "other languages in between"): 1,
     }
     assert all(one.flagged == one.n for one in found)
-    assert not any(one.flagged for one in measure(*files, with_threshold(tiny_path, 1.0)))  # type: ignore[arg-type]
+    high = measure(*files, with_threshold(tiny_path, 1.0))  # type: ignore[arg-type]
+    assert not any(one.flagged for one in high)
+    assert [one.flagged_at_half for one in high] == [one.flagged_at_half for one in found]
+    half = measure(*files, with_threshold(tiny_path, 0.5))  # type: ignore[arg-type]
+    assert [one.flagged_at_half for one in found] == [one.flagged for one in half]
 
 
 def test_files_that_do_not_belong_together_are_refused(files: tuple[Path, Path], tiny_path: Path) -> None:
@@ -66,16 +69,28 @@ def test_files_that_do_not_belong_together_are_refused(files: tuple[Path, Path],
         measure(data, scored, read_manifest(tiny_path))
 
 
-def test_the_card_shows_the_slices_that_say_something(files: tuple[Path, Path], tiny_path: Path, tmp_path: Path) -> None:
-    record = {"slices": [{"kind": "group", "name": "religion", "n": 40, "flagged": 2}, {"kind": "group", "name": "gender", "n": 5, "flagged": 0}]}
-    assert "| group | religion | 40 | 5.0% |" in slices_table(record)
-    assert "gender" not in slices_table(record)
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_path, folder)
-    manifest = read_manifest(folder)
-    (folder / "metrics.json").write_text(json.dumps({"model": manifest.tag, "data": ["x"], "rows": []}), encoding="utf-8")
-    assert write_slices(*files, manifest, folder / "slices.json")[0] == Slice("all", "all", 4, measure(*files, manifest)[0].flagged)
-    write_card(folder, None)
-    (folder / "slices.json").write_text(json.dumps({"model": "other@00000000", "slices": []}), encoding="utf-8")
-    with pytest.raises(ConfigError, match="found measures of other@00000000"):
-        write_card(folder, None)
+def group(name: str, n: int, flagged: int, half: int) -> dict[str, object]:
+    return {"kind": "group", "name": name, "n": n, "flagged": flagged, "flagged_at_half": half}
+
+
+def test_the_card_shows_the_slices_that_say_something() -> None:
+    """At the threshold of the model and at 0.5, and how far apart turns that mention a group are from others."""
+    slices = [group("religion", 40, 2, 1), group("gender", 5, 0, 0), group("any of them", 50, 5, 2), group("none of them", 100, 2, 1)]
+    page = slices_table({"threshold": 0.25, "slices": slices})
+    assert "| flagged as harm at 0.250, the model's threshold | at 0.5 |" in page
+    assert "| group | religion | 40 | 5.0% | 2.5% |" in page
+    assert "gender" not in page
+    assert "At a threshold of 0.250: 10.0% of harmless turns that mention a protected group are flagged, 2.0% of the others; 8.0 points apart." in page
+    assert "At a threshold of 0.5: 4.0% of" in page
+    same = slices_table({"threshold": 0.5, "slices": slices})
+    assert "| group | religion | 40 | 5.0% |\n" in same
+    assert same.count("points apart") == 1
+    assert slices_table({"threshold": 0.5, "slices": slices[1:2]}) == slices_table(None) == "Not measured by group, length and dialect for this version."
+
+
+def test_what_is_written_says_which_model_and_threshold(files: tuple[Path, Path], tiny_path: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(tiny_path)
+    found = write_slices(*files, manifest, tmp_path / "slices.json")
+    record = json.loads((tmp_path / "slices.json").read_text(encoding="utf-8"))
+    assert (record["model"], record["threshold"]) == (manifest.tag, next(label.threshold for label in manifest.labels if label.name == "harm"))
+    assert [Slice(**one) for one in record["slices"]] == found == measure(*files, manifest)

@@ -25,6 +25,7 @@ from lastresort.types import LabelSpec
 from lastresort_training.config import TrainConfig
 from lastresort_training.data import UNKNOWN, data_digest
 from lastresort_training.model import TurnModel, build_model
+from lastresort_training.record import TRAINING
 from lastresort_training.train import CONFIG, PER_LABEL, RUN, TOKENIZER, WEIGHTS, TurnTrainer, load_run, parameter_groups, train, warm_start
 
 
@@ -53,7 +54,7 @@ def steps_of(run: Path) -> list[int]:
 
 def test_a_run_leaves_what_export_and_a_reader_need(finished: Path, settings: TrainConfig) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        WEIGHTS, TOKENIZER, CONFIG, RUN, "validation.npz", "cache", "checkpoint-4", "checkpoint-8",
+        WEIGHTS, TOKENIZER, CONFIG, RUN, TRAINING, "validation.npz", "cache", "checkpoint-4", "checkpoint-8",
     }  # fmt: skip
     record = json.loads((finished / RUN).read_text(encoding="utf-8"))
     assert set(record) == {
