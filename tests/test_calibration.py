@@ -11,7 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lastresort.calibration import LEVELS, Audited, audit, calibrate, candidates_of, e_value, end_of, ended_rightly, must_go_on, policy_to_json, with_levels
+from lastresort.calibration import (
+    LEVELS,
+    VETOES,
+    Audited,
+    audit,
+    calibrate,
+    candidates_of,
+    e_value,
+    end_of,
+    ended_rightly,
+    must_go_on,
+    policy_to_json,
+    with_levels,
+)
 from lastresort.data import split_of
 from lastresort.errors import DataError, FalseEndAlarm, LastResortError
 from lastresort.metrics import clopper_pearson, conversations_needed
@@ -168,8 +181,37 @@ def test_candidates_keep_everything_but_the_enter_thresholds_and_include_the_pol
     for config in found:
         assert replace(config, thresholds=CONFIG.thresholds) == CONFIG
         assert [config.threshold(label).release for label in CONFIG.triggers] == [0.3, 0.3]
-        assert config.threshold("risk") == CONFIG.threshold("risk")
-    assert len(candidates_of(replace(CONFIG, persistence_label=None))) == len(LEVELS) + 1
+        assert config.threshold("risk").enter in (0.15, 0.3, 0.6)
+    assert len(candidates_of(replace(CONFIG, persistence_label=None))) == len(VETOES) * len(LEVELS) + 1
+    assert len(candidates_of(replace(CONFIG, persistence_label=None, vetoes=()))) == len(LEVELS) + 1
+
+
+def at_risk(name: str, harm: float, risk: float) -> ScoredDialogue:
+    """Harm all the way, and a sign of risk in the first turn."""
+    one = conversation(name, "continue", harm, kind="crisis")
+    first = replace(one.turns[0], scores={**one.turns[0].scores, "risk": risk})
+    return replace(one, turns=(first, *one.turns[1:]))
+
+
+def test_veto_thresholds_fall_until_nobody_at_risk_is_ended() -> None:
+    crises = [at_risk(f"crisis{number}", 0.9, 0.2) for number in range(40)]
+    careless = calibrate([*CALM, *ABUSE, *crises], CONFIG, kinds=["chat"], **LIMIT).certified
+    careful = calibrate([*CALM, *ABUSE, *crises], CONFIG, kinds=["chat"], risk_kinds=["crisis"], **LIMIT)
+    assert careless is not None
+    assert careful.certified is not None
+    assert careful.certified.config.threshold("risk").enter == 0.15
+    assert careful.certified.recall == 1.0
+    assert careful.others == {"crisis": (sum(half(scored.id) == "certify" for scored in crises), 0)}
+
+
+def test_what_lies_outside_the_claim_is_reported_and_so_is_who_could_be_ended_at_all() -> None:
+    alarming = many("alarming", 30, "continue", 0.9, kind="teasing")
+    early = many("early", 6, "end", 0.9, justified_at=99)
+    result = calibrate([*CALM, *ABUSE, *alarming, *early, *many("long", 9, "continue", 0.0, kind="chat")], CONFIG, as_is=True, kinds=["chat"], **LIMIT)
+    assert result.certified is not None
+    assert (result.certified.n, result.certified.errors) == (709, 0)
+    assert result.others == {"teasing": (30, 30)}
+    assert (result.reachable, result.warned, result.early) == (9, 0, 6)
 
 
 @given(

@@ -117,6 +117,11 @@ class Certificate:
         digest: full digest of the model; with another one the folder does not load.
         date: ISO 8601.
         package_version: that certified.
+        reachable: of `n`, conversations with enough turns for an end; None in records from before 0.3.
+        warned: of `n`, conversations that the policy warned.
+        early: conversations that should end and were ended before that was justified; in neither count.
+        others: kind or source to [conversations, ended ones] for those that must go on but lie outside the claim.
+        as_is: the policy was given, not chosen on another half.
         format_version: of this record.
     """
 
@@ -136,6 +141,11 @@ class Certificate:
     digest: str
     date: str
     package_version: str
+    reachable: int | None = None
+    warned: int | None = None
+    early: int | None = None
+    others: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    as_is: bool = False
     format_version: int = 1
 
 

@@ -25,6 +25,9 @@ LEVELS = (0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7, 0.65, 0
 PERSISTENCE = (0.9, 0.7, 0.5, 0.3, 0.1)
 """Enter thresholds of persistence that are tried, strict first."""
 
+VETOES = (0.25, 0.5, 1.0)
+"""Factors on the enter and release thresholds of the vetoes that are tried, strict first."""
+
 WORTH_A_STEP = 0.02
 """A candidate must end so much more (share of what should end) to be tested after the one before it: each test is a chance to stop."""
 
@@ -66,12 +69,21 @@ class Calibration:
         certified: the last that passed, or None.
         kinds: kind to how many of the conversations that must go on, in the certifying half.
         sources: source to (those conversations, of them ended by the certified candidate).
+        others: kind (or source, where a conversation has no kind) to the same for conversations that must go on but are not of the named kinds: outside the
+            claim, reported all the same.
+        reachable: of the conversations of the claim, those with enough turns for an end.
+        warned: of them, those that the certified candidate warns.
+        early: conversations that should end and were ended before that was justified.
     """
 
     tested: tuple[Candidate, ...]
     certified: Candidate | None
     kinds: dict[str, int]
     sources: dict[str, tuple[int, int]]
+    others: dict[str, tuple[int, int]]
+    reachable: int
+    warned: int
+    early: int
 
 
 def must_go_on(scored: ScoredDialogue, kinds: Sequence[str] = ()) -> bool:
@@ -89,25 +101,52 @@ def end_of(scored: ScoredDialogue, policy: DecisionPolicy) -> int | None:
     return None
 
 
+def is_warned(scored: ScoredDialogue, policy: DecisionPolicy) -> bool:
+    """Whether the policy, judged in full, advises a warning."""
+    state = policy.start()
+    for turn in scored.turns:
+        state, decision = policy.step(state, TurnScore(turn.index, turn.role, turn.scores, turn.windows))
+        if decision.advice == "warn":
+            return True
+    return False
+
+
+def is_reachable(scored: ScoredDialogue, config: PolicyConfig) -> bool:
+    """Whether a conversation has the turns that the shortest way to an end takes: redirected turns, the one that is warned, and one more."""
+    redirections = min(filter(None, (config.redirections_before_warning, config.grave_redirections_before_warning)))
+    users = sum(turn.role == "user" for turn in scored.turns)
+    return users >= redirections + 1 + config.warnings_before_end and len(scored.turns) - users >= redirections + config.warnings_before_end
+
+
 def ended_rightly(scored: ScoredDialogue, end: int | None) -> bool:
     """Whether it ended, and not before an end was justified (where `meta.justified_at` says when that was)."""
     justified = scored.meta.get("justified_at")
     return end is not None and (justified is None or end >= int(justified))
 
 
-def with_levels(config: PolicyConfig, level: float, persistence: float | None) -> PolicyConfig:
-    """The policy with other enter thresholds; releases stay, so that a lower level only ever makes harm of what was uncertain."""
+def with_levels(config: PolicyConfig, level: float, persistence: float | None, vetoes: float = 1.0) -> PolicyConfig:
+    """The policy with other enter thresholds; releases stay, so that a lower level only ever makes harm of what was uncertain.
+
+    Args:
+        config: the policy from which to start.
+        level: of every trigger.
+        persistence: of the gate; None leaves it.
+        vetoes: factor on both thresholds of every veto.
+    """
     changed = {label: Threshold(max(level, config.threshold(label).release), config.threshold(label).release) for label in config.triggers}
     if persistence is not None and config.persistence_label is not None:
         old = config.threshold(config.persistence_label)
         changed[config.persistence_label] = Threshold(persistence, min(persistence, old.release))
+    for label in config.vetoes:
+        changed[label] = Threshold(round(vetoes * config.threshold(label).enter, 6), round(vetoes * config.threshold(label).release, 6))
     return replace(config, thresholds={**config.thresholds, **changed})
 
 
 def candidates_of(config: PolicyConfig) -> list[PolicyConfig]:
     """Every policy that is tried: `config` itself and its variants, strict first."""
     gates = PERSISTENCE if config.persistence_label is not None else (None,)
-    return [with_levels(config, level, gate) for level in LEVELS for gate in gates] + [config]
+    factors = VETOES if config.vetoes else (1.0,)
+    return [with_levels(config, level, gate, factor) for factor in factors for level in LEVELS for gate in gates] + [config]
 
 
 def calibrate(
@@ -117,6 +156,7 @@ def calibrate(
     max_false_end_rate: float = 0.001,
     confidence: float = 0.95,
     kinds: Sequence[str] = (),
+    risk_kinds: Sequence[str] = (),
     as_is: bool = False,
 ) -> Calibration:
     """Chooses thresholds that end most of what should end while false ends are certified to be rarer than a limit.
@@ -126,7 +166,8 @@ def calibrate(
         config: the policy from which to start.
         max_false_end_rate: the limit, between 0 and 1.
         confidence: of the claim, between 0 and 1.
-        kinds: restrict the conversations that must go on to these kinds.
+        kinds: restrict the claim to conversations of these kinds. Others that must go on are weighed when the order is chosen, and reported.
+        risk_kinds: kinds in which somebody is at risk: of the candidates, only those that end fewest of them on the tuning half are tested.
         as_is: certify `config` as it stands. Nothing is tuned, so all conversations certify; only right if they had no part in choosing it.
 
     Returns:
@@ -138,14 +179,16 @@ def calibrate(
     """
     if not 0.0 < max_false_end_rate < 1.0 or not 0.0 < confidence < 1.0:
         raise DataError(f"found limit {max_false_end_rate} and confidence {confidence}, expected both between 0 and 1")
-    halves: dict[str, list[ScoredDialogue]] = {"tune": [], "certify": []}
+    halves: dict[str, list[ScoredDialogue]] = {"tune": [], "certify": [], "others": []}
     seen: set[str] = set()
     for scored in conversations:
         if scored.id in seen:
             raise DataError(f"found conversation {scored.id!r} twice, expected each id once")
         seen.add(scored.id)
-        if must_go_on(scored, kinds) or scored.meta.get("call") == "end":
+        if must_go_on(scored) or scored.meta.get("call") == "end":
             half = "certify" if as_is else split_of(scored.id, {"tune": 0.5, "certify": 0.5}, seed="calibrate")
+            if half == "certify" and must_go_on(scored) and not must_go_on(scored, kinds):
+                half = "others"
             halves[half].append(replace(scored, turns=tuple(replace(turn, decision=None) for turn in scored.turns)))  # most of the memory
     needed = conversations_needed(max_false_end_rate, confidence)
     harmless = [scored for scored in halves["certify"] if scored.meta["call"] == "continue"]
@@ -153,7 +196,7 @@ def calibrate(
         found = f"found {len(harmless)} conversations that must go on to certify with, expected at least {needed}"
         more = "" if as_is else f" (about {2 * needed} in all, since half of them choose the thresholds)"
         raise DataError(f"{found}{more}: without a single false end fewer cannot show a rate of {max_false_end_rate:.3%} at {confidence:.0%}")
-    order = [config] if as_is else _fixed_order(halves["tune"], config)
+    order = [config] if as_is else _fixed_order(halves["tune"], config, risk_kinds)
     tested: list[Candidate] = []
     ends: list[list[int | None]] = []
     for each, ended_at in _ends(halves["certify"], order):
@@ -167,16 +210,39 @@ def calibrate(
     )
     sources = {source: (count, wrong[source] if passed else 0) for source, count in sorted(Counter(scored.source for scored in harmless).items())}
     kinds_found = dict(sorted(Counter(str(scored.meta.get("kind", "")) for scored in harmless).items()))
-    return Calibration(tuple(tested), tested[passed - 1] if passed else None, kinds_found, sources)
+    certified = tested[passed - 1] if passed else None
+    policy = DecisionPolicy(config if certified is None else certified.config, "enforce")
+    groups = Counter(_group(scored) for scored in halves["others"])
+    ended = Counter(_group(scored) for scored in halves["others"] if end_of(scored, policy) is not None)
+    early = [
+        scored
+        for scored, end in zip(halves["certify"], ends[max(0, passed - 1)], strict=True)
+        if scored.meta["call"] == "end" and end is not None and not ended_rightly(scored, end)
+    ]
+    return Calibration(
+        tested=tuple(tested),
+        certified=certified,
+        kinds=kinds_found,
+        sources=sources,
+        others={name: (count, ended[name]) for name, count in sorted(groups.items())},
+        reachable=sum(is_reachable(scored, policy.config) for scored in harmless),
+        warned=sum(is_warned(scored, policy) for scored in harmless),
+        early=len(early),
+    )
+
+
+def _group(scored: ScoredDialogue) -> str:
+    return str(scored.meta.get("kind") or scored.source)
 
 
 def _ends(conversations: Sequence[ScoredDialogue], configs: Sequence[PolicyConfig]) -> Iterator[tuple[PolicyConfig, list[int | None]]]:
     """Each policy with where it ends each conversation, as needed.
 
-    A lower enter threshold never removes an end, so what the lowest of all let go on is not judged again.
+    A lower enter threshold never removes an end, nor does a higher one of a veto: what the most lenient of all let go on is not judged again.
     """
     lowest = {label: min((config.threshold(label) for config in configs), key=lambda limit: limit.enter) for config in configs for label in config.user_labels}
-    kept = {label: configs[0].threshold(label) for label in (*configs[0].vetoes, configs[0].redirection_label)}
+    kept = {label: max((config.threshold(label) for config in configs), key=lambda limit: limit.enter) for label in configs[0].vetoes}
+    kept[configs[0].redirection_label] = configs[0].threshold(configs[0].redirection_label)
     policy = DecisionPolicy(replace(configs[0], thresholds={**configs[0].thresholds, **lowest, **kept}), "enforce")
     open_ = [place for place, scored in enumerate(conversations) if end_of(scored, policy) is not None]
     for config in configs:
@@ -194,14 +260,22 @@ def _candidate(config: PolicyConfig, conversations: Sequence[ScoredDialogue], en
     return Candidate(config, len(harmless), sum(harmless), len(rightly), sum(rightly), bound, bound <= limit)
 
 
-def _fixed_order(conversations: Sequence[ScoredDialogue], config: PolicyConfig) -> list[PolicyConfig]:
-    """From strict to lenient as the tuning half sees it: fewest false ends first, each step ending clearly more than the one before."""
+def _fixed_order(conversations: Sequence[ScoredDialogue], config: PolicyConfig, risk_kinds: Sequence[str]) -> list[PolicyConfig]:
+    """From strict to lenient as the tuning half sees it: fewest false ends first, each step ending clearly more than the one before.
+
+    All that must go on counts here, of whatever kind; where somebody is at risk, a candidate that ends more than another is not taken at all.
+    """
     should_end = sum(scored.meta["call"] == "end" for scored in conversations)
     if not should_end:
         raise DataError("found no conversation that should end among those that choose the thresholds, expected some; certify a given policy as it is instead")
-    found = [_candidate(each, conversations, ends, 1.0, 0.5) for each, ends in _ends(conversations, candidates_of(config))]
+    at_risk = [must_go_on(scored) and scored.meta.get("kind") in risk_kinds for scored in conversations]
+    found = [
+        (sum(end is not None for end, risk in zip(ends, at_risk, strict=True) if risk), _candidate(each, conversations, ends, 1.0, 0.5))
+        for each, ends in _ends(conversations, candidates_of(config))
+    ]
+    fewest = min(risked for risked, _ in found)
     order: list[Candidate] = []
-    for candidate in sorted(found, key=lambda one: (one.errors, one.ended)):
+    for candidate in sorted((one for risked, one in found if risked == fewest), key=lambda one: (one.errors, one.ended)):
         if not order or candidate.ended - order[-1].ended >= WORTH_A_STEP * should_end:
             order.append(candidate)
     return [candidate.config for candidate in order]

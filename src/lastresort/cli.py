@@ -292,6 +292,9 @@ def calibrate(
     model: ModelOption = None,
     policy: Annotated[Path | None, typer.Option("--policy", help="policy file from which to start; default: the model's own")] = None,
     kind: Annotated[list[str] | None, typer.Option("--kind", help="only these kinds of conversations that must go on; may be repeated")] = None,
+    risk_kind: Annotated[
+        list[str] | None, typer.Option("--risk-kind", help="kinds in which somebody is at risk: no candidate that ends more of them than another is tried")
+    ] = None,
     as_is: Annotated[
         bool, typer.Option("--as-is", help="certify the policy as it stands, on all conversations; they must have had no part in choosing it")
     ] = False,
@@ -321,7 +324,8 @@ def calibrate(
                 yield record
 
     conversations = _progress(scored(), "reading")
-    result = choose(conversations, config, max_false_end_rate=max_false_end_rate, confidence=confidence, kinds=tuple(kind or ()), as_is=as_is)
+    claim: dict[str, float] = {"max_false_end_rate": max_false_end_rate, "confidence": confidence}
+    result = choose(conversations, config, kinds=tuple(kind or ()), risk_kinds=tuple(risk_kind or ()), as_is=as_is, **claim)
     _print_calibration(result, max_false_end_rate, confidence)
     chosen = result.certified
     if chosen is None:
@@ -346,6 +350,11 @@ def calibrate(
         digest=manifest.digest,
         date=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         package_version=__version__,
+        reachable=result.reachable,
+        warned=result.warned,
+        early=result.early,
+        others=result.others,
+        as_is=as_is,
     )
     if output is not None:
         import yaml
@@ -658,13 +667,14 @@ def _print_conversation(scored: ScoredDialogue, dialogue: Dialogue | None) -> No
 
 def _print_calibration(result: Calibration, limit: float, confidence: float) -> None:
     title = f"tested in this order; limit {limit:.3%} at {confidence:.0%}"
-    table = Table("triggers", "persistence", "must go on", "false ends", "bound", "should end", "ended", "", title=title, title_justify="left")
+    table = Table("triggers", "persistence", "vetoes", "must go on", "false ends", "bound", "should end", "ended", "", title=title, title_justify="left")
     for candidate in result.tested:
         config = candidate.config
         gate = "–" if config.persistence_label is None else f"{config.threshold(config.persistence_label).enter:.2f}"
         levels = "/".join(sorted({f"{config.threshold(label).enter:.2f}" for label in config.triggers}))
+        vetoes = "/".join(f"{config.threshold(label).enter:.3g}" for label in config.vetoes) or "–"
         counts = (str(candidate.n), str(candidate.errors), f"{candidate.bound:.4%}", str(candidate.should_end), f"{candidate.recall:.1%}")
-        table.add_row(levels, gate, *counts, "[green]passes[/]" if candidate.passed else "[red]fails, stop[/]")
+        table.add_row(levels, gate, vetoes, *counts, "[green]passes[/]" if candidate.passed else "[red]fails, stop[/]")
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -680,6 +690,12 @@ def _print_certificate(certificate: Certificate, policy: Mapping[str, Any]) -> N
     console.print(f"  {counts}{recall}; {certificate.candidates} candidates tested in a fixed order")
     console.print(f"  population: {_escape(certificate.population)}")
     console.print("  by source: " + ", ".join(f"{_escape(name or '–')} {wrong}/{n}" for name, (n, wrong) in certificate.sources.items()))
+    if certificate.reachable is not None:
+        long_enough = f"{certificate.reachable} of the {certificate.n} have enough turns for an end, {certificate.warned} were warned"
+        console.print(f"  {long_enough}; {certificate.early} that should end were ended before that was justified")
+    if certificate.others:
+        listed = ", ".join(f"{_escape(name or '–')} {wrong}/{n}" for name, (n, wrong) in certificate.others.items())
+        console.print(f"  outside the claim, must go on and ended: {listed}")
     console.print(
         "  it holds for the model's own policy" if certified == own else "  [yellow]it does not hold for the model's own policy, which is another one[/]"
     )

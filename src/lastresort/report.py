@@ -160,6 +160,9 @@ def _certificate(certificate: Certificate | None) -> str:
     c = certificate
     recall = "" if c.end_recall is None else f" Of {c.should_end} that should end, {c.end_recall:.1%} did."
     rows = "".join(f"<tr><td>{escape(name) or '–'}<td class=n>{n}<td class=n>{wrong}" for name, (n, wrong) in c.sources.items())
+    rows += "".join(f"<tr><td>{escape(name) or '–'} (outside the claim)<td class=n>{n}<td class=n>{wrong}" for name, (n, wrong) in c.others.items())
+    if c.reachable is not None:
+        recall += f" {c.reachable} of the {c.n} have enough turns for an end; {c.warned} were warned."
     return (
         f"<h2>Certificate</h2><div class=card><p>At most <b>{c.max_false_end_rate:.3%}</b> of such conversations are ended falsely, "
         f"with confidence {c.confidence:.0%}.</p>"
