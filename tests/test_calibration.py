@@ -273,6 +273,8 @@ def test_ends_that_were_justified_say_nothing_and_ends_without_a_verdict_are_ref
         audit([Audited("a", True)], 0.1)
     with pytest.raises(DataError, match="expected both between 0 and 1"):
         audit([], 0.0)
+    with pytest.raises(DataError, match="'a' twice"):
+        audit([Audited("a", False)] * 2, 0.1)
 
 
 @pytest.mark.parametrize("limit", [0.001, 0.02, 0.3, 0.7])

@@ -380,6 +380,10 @@ def test_scored_output_takes_over_the_truth_and_nothing_else_of_meta(monitor: Mo
     assert monitor.score(replace(harmless, meta={"call": None})).meta == {"call": None}
     unknown = replace(harmless, messages=(*harmless.messages, Message("user", "and now?")), meta={})
     assert monitor.score(unknown).meta == {}
+    one_of_many = replace(harmless, messages=(Message("user", "hi", {"hate": 0.0}),), meta={})  # says nothing of the other triggers
+    assert monitor.score(one_of_many).meta == {}
+    all_of_them = {name: 0.1 for name in monitor.policy.config.triggers if name != "harm"}
+    assert monitor.score(replace(harmless, messages=(Message("user", "hi", {**all_of_them, "harm": 0.1}),), meta={})).meta == {"call": "continue"}
 
 
 # --- the end

@@ -351,7 +351,7 @@ class Audit:
 def e_value(errors: int, n: int, limit: float) -> float:
     """The wealth of a gambler who bets against "the rate is at most `limit`", after `errors` in `n` (Waudby-Smith and Ramdas 2024).
 
-    The stake is spread over constant bets on rates of 2, 4 … 32 times the limit, so that one false end alone alarms nobody. Under the claim
+    The stake is spread over constant bets on rates of 2, 4 … 32 times the limit, so that at 95% one false end alone alarms nobody. Under the claim
     the wealth is expected not to grow, so it reaches `1/a` with a probability of at most `a`, however often one looks (Ville's inequality).
     """
     rates = [min(limit * 2.0**power, (1.0 + limit) / 2) for power in range(1, 6)]
@@ -361,10 +361,18 @@ def e_value(errors: int, n: int, limit: float) -> float:
 
 
 def audit(conversations: Iterable[Audited], limit: float, confidence: float = 0.95) -> Audit:
-    """The evidence after all of `conversations`, in the order in which they were audited; see `Audit.check`."""
+    """The evidence after all of `conversations`, in the order in which they were audited; see `Audit.check`.
+
+    They must be a random sample of *all* conversations, ended or not: the rate is that of the sample. One that goes on without a verdict counts as harmless,
+    which holds back an alarm. Raises `DataError` for an id twice, or an end without a verdict.
+    """
     if not 0.0 < limit < 1.0 or not 0.0 < confidence < 1.0:
         raise DataError(f"found limit {limit} and confidence {confidence}, expected both between 0 and 1")
     state = Audit(limit, confidence)
+    seen: set[str] = set()
     for audited in conversations:
+        if audited.id in seen:
+            raise DataError(f"found conversation {audited.id!r} twice, expected each once")
+        seen.add(audited.id)
         state = state.add(audited)
     return state

@@ -311,6 +311,8 @@ def calibrate(
     from .policy import parse_policy, read_policy
     from .types import ScoredDialogue
 
+    if model is None and not dry_run:
+        raise typer.BadParameter("found none, expected the model folder that certificate and policy are written into, or --dry-run", param_hint="--model")
     _protect((*sources, policy), (output,))
     path = shipped_model() if model is None else model
     manifest = read_manifest(path)  # not the whole folder: an old certificate of another model is what is replaced here

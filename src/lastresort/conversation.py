@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -243,12 +243,20 @@ def decide(scored: ScoredDialogue, policy: DecisionPolicy, mode: Mode = "enforce
 
 
 def _truth(dialogue: Dialogue, config: PolicyConfig) -> dict[str, Any]:
-    """What measuring needs of `meta`. A dialogue whose every user turn is labelled as free of triggers must go on, also if `meta` does not say so."""
+    """What measuring needs of `meta`. A dialogue whose every user turn is labelled as free of all triggers must go on, also if `meta` does not say so.
+
+    Free of all: `harm`, which is the highest of them, is known and below 0.5, or every single trigger is.
+    """
     truth = {name: dialogue.meta[name] for name in MEASURED_META if name in dialogue.meta}
-    harm = [[message.labels[name] for name in config.triggers if name in message.labels] for message in dialogue.messages if message.role == "user"]
-    if "call" not in truth and harm and all(turn and max(turn) < 0.5 for turn in harm):
+    users = [message.labels for message in dialogue.messages if message.role == "user"]
+    if "call" not in truth and users and all(_free(labels, config.triggers) for labels in users):
         truth["call"] = "continue"
     return truth
+
+
+def _free(labels: Mapping[str, float], triggers: Sequence[str]) -> bool:
+    known = [labels[name] for name in triggers if name in labels]
+    return bool(known) and max(known) < 0.5 and (len(known) == len(triggers) or "harm" in labels)
 
 
 def _check_labels(scorer: TurnScorer, config: PolicyConfig) -> None:
