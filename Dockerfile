@@ -3,7 +3,8 @@
 #     docker build -t lastresort .
 #     docker run --init -p 127.0.0.1:8000:8000 -v lastresort:/data -v ./keys.txt:/run/secrets/lastresort-keys:ro lastresort
 #
-# In a container the service must listen on 0.0.0.0, and beyond loopback it wants API keys (one a line, 16 characters or more). Options after the image's name win.
+# In a container the service must listen on 0.0.0.0, and beyond loopback it wants API keys (one a line, 16 characters or more; the file
+# is read by user 10001). Options after the image's name win.
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
 COPY . .
@@ -20,5 +21,6 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8000
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/app/bin/python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD ["/app/bin/python", "-c", "import re, urllib.request; port = re.findall('--port.([0-9]+)', open('/proc/1/cmdline').read())[-1]; urllib.request.urlopen(f'http://127.0.0.1:{port}/health/ready', timeout=4)"]
 ENTRYPOINT ["/app/bin/lastresort", "serve", "--host", "0.0.0.0", "--port", "8000", "--api-key-file", "/run/secrets/lastresort-keys", "--store", "sqlite:////data/lastresort.db"]

@@ -108,3 +108,11 @@ def test_an_altered_model_is_refused(node: str, tiny_path: Path, tmp_path: Path)
     done = subprocess.run([node, "score.mjs", str(folder)], cwd=NODE, input="", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "model.onnx: found sha256" in done.stderr
+
+
+@pytest.mark.parametrize("role", ["constructor", "robot"])
+def test_an_unknown_role_is_refused(node: str, tiny_path: Path, role: str) -> None:
+    line = json.dumps({"id": "c1", "messages": [{"role": "user", "content": "Hello."}, {"role": role, "content": "x"}]})
+    done = subprocess.run([node, "score.mjs", str(tiny_path)], cwd=NODE, input=line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f'c1: messages.1: role: found "{role}", expected one of user, assistant, system, tool\n'

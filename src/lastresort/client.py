@@ -12,6 +12,7 @@ What the service refuses is raised as in the library: `ConversationEnded`, `Stat
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -77,6 +78,13 @@ class _Call(Generic[T]):
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     safe: bool = True
+
+    def parts(self) -> dict[str, Any]:
+        """Of the request, for httpx. Its own JSON is UTF-8, which has no halves of characters; ours is ASCII."""
+        headers, content = dict(self.headers), None
+        if self.body is not None:
+            headers["Content-Type"], content = "application/json", json.dumps(self.body)
+        return {"method": self.method, "url": self.path, "headers": headers, "content": content}
 
 
 @cache
@@ -158,7 +166,7 @@ def _error_of(response: httpx.Response) -> LastResortError:
         return ServiceError(f"found status {status} without an error of this service", status=status, code="answer")
     if code == "conversation_ended":
         branch: dict[str, Any] = next((way for way in found.get("instead", ()) if way.get("do") == "branch"), {})
-        return StoredConversationEnded(found["ended_at"], found.get("turn"), branch.get("parent"))
+        return StoredConversationEnded(found.get("ended_at", -1), found.get("turn"), branch.get("parent"))
     if code == "scoring_failed":
         return ScoringError(message)
     if code in {"unauthorized", "wrong_host", "no_store"}:
@@ -229,7 +237,7 @@ class Client:
         while True:
             response, failure = None, None
             try:
-                response = self._http.request(call.method, call.path, json=call.body, headers=call.headers)
+                response = self._http.request(**call.parts())
             except httpx.HTTPError as error:
                 failure = _unreachable(error)
             pause = _pause(call, response, attempt, self._retries)
@@ -317,7 +325,7 @@ class AsyncClient:
         while True:
             response, failure = None, None
             try:
-                response = await self._http.request(call.method, call.path, json=call.body, headers=call.headers)
+                response = await self._http.request(**call.parts())
             except httpx.HTTPError as error:
                 failure = _unreachable(error)
             pause = _pause(call, response, attempt, self._retries)

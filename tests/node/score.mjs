@@ -1,6 +1,8 @@
 // lastresort from Node.js: the same scores as in Python, from the same model folder. See src/lastresort/server/RECIPES.md.
 //
 //     node score.mjs MODEL_FOLDER [DIALOGUES.jsonl]        # "-" or nothing: standard input; JSON lines on standard output
+//
+// Beside the model folder it needs emoji.json, which is looked for in src/lastresort of this checkout (EMOJI_FILE).
 
 import { createHash } from "node:crypto";
 import { createReadStream, readFileSync } from "node:fs";
@@ -10,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { Tokenizer } from "@huggingface/tokenizers";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 
-const TOKEN_TYPE = { user: 0n, assistant: 1n }; // the speaker, told to the encoder as BERT's segment id
+const TOKEN_TYPE = { user: 0n, assistant: 1n, system: null, tool: null }; // the speaker, told to the encoder as BERT's segment id; null: carried
 const EMOJI_FILE = fileURLToPath(new URL("../../src/lastresort/emoji.json", import.meta.url));
 
 // As in src/lastresort/encoding.py. JavaScript's \w knows ASCII only and its \s lacks some of Python's; the dotted and dotless i and the iota are letters that
@@ -89,7 +91,8 @@ export class Scorer {
 
   /** One turn: { scores, windows, memory }. Memory flows through the windows, each label keeps its highest score. System and tool turns are carried. */
   async score(role, text, memory) {
-    if (!(role in TOKEN_TYPE)) return { scores: {}, windows: 0, memory };
+    if (!Object.hasOwn(TOKEN_TYPE, role)) throw new Error(`role: found ${JSON.stringify(role)}, expected one of ${Object.keys(TOKEN_TYPE).join(", ")}`);
+    if (TOKEN_TYPE[role] === null) return { scores: {}, windows: 0, memory };
     const windows = this.windows(text);
     const best = new Float32Array(this.manifest.labels.length);
     for (const ids of windows) {
@@ -118,7 +121,9 @@ async function main([folder, input = "-"]) {
     let memory = scorer.start();
     const turns = [];
     for (const [index, { role, content }] of messages.entries()) {
-      const turn = await scorer.score(role, content, memory);
+      const turn = await scorer.score(role, content, memory).catch((error) => {
+        throw new Error(`${id}: messages.${index}: ${error.message}`);
+      });
       memory = turn.memory;
       turns.push({ index, role, scores: turn.scores, windows: turn.windows });
     }

@@ -41,6 +41,14 @@ def serve(tiny_path: Path, monitor: Monitor, tmp_path: Path) -> Iterator[Serve]:
 
 
 @pytest.fixture
+def key_file(tmp_path: Path) -> str:
+    """A file with two API keys."""
+    path = tmp_path / "keys"
+    path.write_text("# of the chat\nkey-of-the-chat-0123\n\nkey-of-the-page-4567\n")
+    return str(path)
+
+
+@pytest.fixture
 def client(serve: Serve) -> TestClient:
     """The stateless service."""
     return serve()

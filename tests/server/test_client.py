@@ -166,6 +166,22 @@ def test_a_busy_service_is_tried_again_with_the_same_key(monkeypatch: pytest.Mon
     assert len(seen) == 1
 
 
+def test_half_a_character_is_sent_as_it_is() -> None:
+    transport, seen = answering((409, refusal("conversation_ended")), (409, refusal("conversation_ended")))
+
+    async def again() -> None:
+        async with AsyncClient(transport=transport) as service:
+            await service.step("user", "a\ud800")
+
+    with Client(transport=transport) as service, pytest.raises(ConversationEnded):  # also without `ended_at`
+        service.step("user", "a\ud800")
+    with pytest.raises(ConversationEnded):
+        asyncio.run(again())
+    for request in seen:
+        assert request.headers["content-type"] == "application/json"
+        assert json.loads(request.content)["message"]["content"] == "a\ud800"
+
+
 def test_a_conversation_that_is_no_id_goes_nowhere() -> None:
     transport, seen = answering()
     with Client(transport=transport) as service, pytest.raises(StateError, match="no id"):

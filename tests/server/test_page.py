@@ -262,6 +262,28 @@ def test_transcripts_from_a_file_and_from_the_clipboard(page: Page, url: str, sa
     assert "found 501, expected at most 500" in page.text("#problem")
 
 
+def test_what_is_done_while_a_request_runs_is_not_lost(page: Page, url: str) -> None:
+    page.start(url)
+    for text in ("One.", "Two."):
+        page.paste(json.dumps([{"role": "user", "content": text}]))
+    assert page.text("#m0 .versions").split() == ["‹", "2", "of", "2", "›"]  # a transcript does not replace the conversation before
+    page.do("const real = window.fetch; window.fetch = (...all) => new Promise((go) => (window.go = go)).then(() => real(...all))")
+    page.one("#text").send_keys("Three.", Keys.ENTER)
+    page.one("[data-key=previous0]").click()
+    page.one("#new").click()
+    page.one("#text").send_keys(" Four.")
+    page.do("window.go()")
+    page.until(lambda: len(page.all(".turn")) == 2)
+    page.idle()
+    assert page.texts() == ["Two.", "Three."]
+    assert page.one("#text").get_attribute("value") == "Three. Four."
+    page.one("[data-key=previous0]").click()
+    assert page.texts() == ["One."]
+    page.one("#new").click()
+    assert page.all(".turn") == []
+    assert page.errors() == []
+
+
 def test_choosing_a_scenario(page: Page, url: str) -> None:
     page.start(url)
     data = json.loads((FOLDER / "data.json").read_text(encoding="utf-8"))
@@ -393,7 +415,11 @@ def test_it_is_readable_in_both_schemes_and_never_scrolls_sideways(page: Page, u
 def test_a_key_is_asked_for_and_kept_in_memory_only(page: Page, locked: str, folder: Path, sample: dict[str, Dialogue]) -> None:
     page.open(locked)
     page.until(lambda: page.one("#ask").is_displayed())
-    page.one("#key").send_keys("not-the-key", Keys.ENTER)
+    page.one("#key").send_keys("ключ-that-no-header-holds", Keys.ENTER)
+    assert page.do("return document.getElementById('key').validity.patternMismatch")
+    assert page.one("#ask").is_displayed()
+    page.one("#key").clear()
+    page.one("#key").send_keys(" not-the-key ", Keys.ENTER)
     page.until(lambda: "not known" in page.text("#ask-wrong"))
     page.one("#key").send_keys(KEY, Keys.ENTER)
     page.until(lambda: page.all("#scenario option"))

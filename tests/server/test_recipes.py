@@ -183,6 +183,41 @@ def test_the_guard_forgets_the_oldest_and_still_decides(monitor: lastresort.Moni
         assert guarded.invoke([HumanMessage(text), HumanMessage(text)]).text == "Hello!"
 
 
+def test_the_guard_takes_parts_of_answers_and_refuses_other_speakers(monitor: lastresort.Monitor) -> None:
+    from langchain_core.language_models import FakeListChatModel
+    from langchain_core.messages import AIMessageChunk, ChatMessage, FunctionMessage, HumanMessage
+
+    recipe = types.ModuleType("recipe")
+    exec(block("langchain_core"), recipe.__dict__)
+    guarded = recipe.guarded(FakeListChatModel(responses=["Hello!"]), monitor)
+    assert guarded.invoke([HumanMessage("a"), AIMessageChunk("b"), FunctionMessage("c", name="f"), HumanMessage("d")]).text == "Hello!"
+    with pytest.raises(lastresort.StateError, match="role: found 'chat', expected one of user"):
+        guarded.invoke([HumanMessage("a"), ChatMessage("b", role="user")])
+
+
+class Shared(dict[Any, Any]):
+    """As when another thread forgets the same messages once this one has listed them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        listed = list(super().__iter__())
+        for old in listed[1:]:
+            del self[old]
+        return iter(listed)
+
+
+def test_threads_share_a_guard(monitor: lastresort.Monitor) -> None:
+    from langchain_core.messages import HumanMessage
+
+    recipe = types.ModuleType("recipe")
+    exec(block("langchain_core"), recipe.__dict__)
+    (decide,) = (cell.cell_contents for cell in recipe.guarded(None, monitor, most=1).func.__closure__ if callable(cell.cell_contents))
+    (seen,) = (cell for cell in decide.__closure__ if isinstance(cell.cell_contents, dict))
+    seen.cell_contents = Shared(seen.cell_contents)
+    for _ in range(2):
+        assert decide([HumanMessage("a"), HumanMessage("b"), HumanMessage("c")]).call == "continue"
+    assert list(dict.keys(seen.cell_contents)) == [()]
+
+
 @pytest.mark.parametrize("word", ["lastresort.client", "moderations"])
 def test_the_blocks_that_speak_to_the_service(word: str, start: Callable[..., Process]) -> None:
     code = block(word)
@@ -219,10 +254,13 @@ def test_the_image_serves_and_its_health_check_tells(start: Callable[..., Proces
     (tmp_path / "keys").write_text("0123456789abcdef\n")
     changed = {"--host": "127.0.0.1", "--port": "0", "--api-key-file": str(tmp_path / "keys"), "--store": f"sqlite:///{tmp_path}/s.db"}
     assert set(changed) == set(given)
+    assert "/proc/1/cmdline" in found["HEALTHCHECK"]
     served = start(*(word for pair in changed.items() for word in pair))
     _, _, check = found["HEALTHCHECK"].partition("CMD ")
     _, *command = json.loads(check)
-    command[-1] = command[-1].replace(f"http://127.0.0.1:{given['--port']}", served.url)
+    started = [program, verb, *options, "--mode", "advise", "--port", served.url.rpartition(":")[2]]  # what comes after the image's name wins
+    (tmp_path / "cmdline").write_text("\0".join(started) + "\0")
+    command[-1] = command[-1].replace("/proc/1/cmdline", str(tmp_path / "cmdline"))
     assert subprocess.run([sys.executable, *command], check=False).returncode == 0
     served.kill()
     assert subprocess.run([sys.executable, *command], stderr=subprocess.DEVNULL, check=False).returncode != 0

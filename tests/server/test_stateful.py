@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,7 @@ from lastresort.tree import ConversationTree
 from lastresort.types import Dialogue
 
 from .conftest import Serve
-from .test_stateless import SECRET, error, plain, said
+from .test_stateless import SECRET, counted, error, plain, said
 
 
 @pytest.fixture
@@ -163,6 +165,23 @@ def test_the_same_key_begins_one_conversation(client: TestClient) -> None:
     assert client.post("/v1/conversations", headers={"Idempotency-Key": "begin"}).status_code == 201  # deleted with its conversation
 
 
+def test_a_key_of_another_caller_begins_another_conversation(serve: Serve, store_url: str, key_file: str) -> None:
+    client = serve(store=store_url, api_key_file=key_file)
+    names = []
+    for key in ("key-of-the-chat-0123", "key-of-the-page-4567", "key-of-the-chat-0123"):
+        answer = client.post("/v1/conversations", headers={"Idempotency-Key": "begin", "X-API-Key": key})
+        names.append((answer.status_code, answer.json()["id"]))
+    assert [status for status, _ in names] == [201, 201, 200]
+    assert names[0][1] == names[2][1] != names[1][1]
+
+
+def test_a_used_key_does_not_make_a_conversation_of_what_is_none(client: TestClient) -> None:
+    client.post("/v1/conversations", headers={"Idempotency-Key": "used"})
+    for wrong in ("new", "%00"):
+        error(add(client, wrong, "user", SECRET, key="used"), 404, "no_such_conversation")
+        error(acknowledge(client, wrong, "t0", "warned", key="used"), 404, "no_such_conversation")
+
+
 def together(count: int, work: Any) -> list[Any]:
     """Calls `work(number)` in `count` threads at the same time."""
     gate = threading.Barrier(count)
@@ -290,6 +309,9 @@ def test_a_turn_whose_parent_was_acknowledged_meanwhile_is_decided_again(
     monkeypatch.setattr(Store, "append", late)
     found = add(client, name, "user", sample["persistent-abuse"].messages[10].content)
     assert (acts, found.status_code, found.json()["ended"], found.json()["id"]) == ([200], 201, True, "t9")
+    assert counted(client, "lastresort_decisions_total") == 9 + 1 + 1  # turns, the act, the turn: once though it was decided twice
+    assert add(client, name, "user", "Hello.", parent="t7", key="k").json() == add(client, name, "user", "Hello.", parent="t7", key="k").json()
+    assert counted(client, "lastresort_decisions_total") == 12
 
 
 # text, deletion, retention
@@ -409,6 +431,27 @@ def test_a_store_that_does_not_answer_is_503(client: TestClient, monkeypatch: py
     answer = add(client, name, "user", SECRET)
     error(answer, 503, "store_unavailable")
     assert answer.headers["retry-after"] == "1"
+
+
+def test_ready_says_whether_the_store_answers_now(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.portal.call(asyncio.shield, client.app.state.warming)  # type: ignore[union-attr,attr-defined]
+    service, looks, ping = client.app.state.service, [], Store.ping  # type: ignore[attr-defined]
+
+    def broken(self: Store) -> None:
+        looks.append(1)
+        ping(self)
+        raise OperationalError(SECRET, {}, Exception(SECRET))
+
+    assert client.get("/health/ready").json() == {"status": "ready"}
+    monkeypatch.setattr(Store, "ping", broken)
+    service._look_at = 0.0
+    error(client.get("/health/ready"), 503, "store_unavailable")
+    service._look_at = math.inf  # looked just now
+    error(client.get("/health/ready"), 503, "store_unavailable")
+    assert len(looks) == 1
+    monkeypatch.setattr(Store, "ping", ping)
+    service._look_at = 0.0
+    assert client.get("/health/ready").json() == {"status": "ready"}
 
 
 def test_states_are_good_after_a_restart(serve: Serve, store_url: str) -> None:

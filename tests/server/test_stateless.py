@@ -23,10 +23,12 @@ from starlette.testclient import TestClient
 from lastresort.config import parse_settings
 from lastresort.conversation import Monitor
 from lastresort.errors import ConfigError
+from lastresort.server.engine import CATEGORIES
+from lastresort.server.gate import OPEN
 from lastresort.server.settings import ServerSettings
 from lastresort.server.telemetry import LOGGER, JsonLines
 from lastresort.server.tokens import Keys, StateSigner
-from lastresort.types import Dialogue
+from lastresort.types import Dialogue, TurnScore
 
 from .conftest import Process, Serve
 
@@ -46,6 +48,12 @@ def error(response: Any, status: int, code: str) -> dict[str, Any]:
     assert found["code"] == code
     assert found["message"]
     return found
+
+
+def counted(client: TestClient, name: str) -> float:
+    """The sum of a metric over all its labels."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
 def plain(value: Any) -> Any:
@@ -244,13 +252,6 @@ def test_a_turn_that_cannot_be_scored_is_an_error_and_no_low_score(client: TestC
 # keys and hosts
 
 
-@pytest.fixture
-def key_file(tmp_path: Path) -> str:
-    path = tmp_path / "keys"
-    path.write_text("# of the chat\nkey-of-the-chat-0123\n\nkey-of-the-page-4567\n")
-    return str(path)
-
-
 def test_a_key_is_asked_for(serve: Serve, key_file: str) -> None:
     client = serve(api_key_file=key_file)
     for headers in ({}, {"Authorization": "Bearer key-of-the-chat-012"}, {"Authorization": "Basic key-of-the-chat-0123"}, {"X-API-Key": ""}):
@@ -288,13 +289,20 @@ def test_a_key_file_without_good_keys_is_refused(tmp_path: Path, text: str) -> N
 
 
 def test_without_keys_only_names_of_this_machine_are_served(client: TestClient) -> None:
-    for host in ("localhost:8000", "127.0.0.1", "[::1]:80", "[::1]"):
+    for host in ("localhost:8000", "LocalHost", "127.0.0.1", "[::1]:80", "[::1]"):
         assert client.get("/info", headers={"Host": host}).status_code == 200
     for host in ("evil.example", "127.0.0.1.evil.example:8000", ""):
         error(client.get("/info", headers={"Host": host}), 421, "wrong_host")
     for origin in ("https://evil.example", "null"):
         error(client.post("/v1/conversations", headers={"Origin": origin}), 421, "wrong_host")
     assert client.get("/info", headers={"Origin": "http://127.0.0.1:8000"}).status_code == 200
+
+
+def test_the_own_address_is_served_and_anonymous_takes_any_name(serve: Serve) -> None:
+    own, open_ = serve(host="127.0.0.2"), serve(anonymous=True)
+    assert own.get("/info", headers={"Host": "127.0.0.2:8000"}).status_code == 200
+    error(own.get("/info", headers={"Host": "evil.example"}), 421, "wrong_host")
+    assert open_.get("/info", headers={"Host": "chat.example", "Origin": "https://chat.example"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -337,6 +345,17 @@ def test_moderations_have_openais_shape(client: TestClient, monitor: Monitor, sa
     assert result["category_applied_input_types"]["sexual"] == []  # the tiny model has no such label
     assert result["category_applied_input_types"]["harassment"] == ["text"]
     assert set(result["categories"]) == set(result["category_scores"]) == set(result["category_applied_input_types"])
+
+
+def test_flagged_says_whether_any_of_openais_categories_is(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATEGORIES, "violence", ("end_request",))  # a signal: flags nothing by itself
+    manifest = client.app.state.service.monitor.scorer.manifest  # type: ignore[attr-defined]
+    labels = {label.name: label for label in manifest.labels_of("user")}
+    assert labels["end_request"].role == "signal"
+    for high in (None, "end_request"):
+        score = TurnScore(0, "user", {name: float(name == high) for name in labels})
+        result = client.app.state.service.engine._moderated(score)  # type: ignore[attr-defined]
+        assert (result.flagged, result.categories["violence"]) == (high is not None,) * 2
 
 
 def test_moderations_of_several_inputs(client: TestClient) -> None:
@@ -409,6 +428,15 @@ def test_metrics_count_decisions_scores_and_refusals(client: TestClient, sample:
     assert SECRET not in page
 
 
+def test_scores_alone_are_no_decisions(client: TestClient, sample: dict[str, Dialogue]) -> None:
+    body = {"messages": [{"role": "system", "content": "Be kind."}, *said(sample["ordinary-help"])[:2]]}
+    client.post("/v1/score", json=body)
+    assert counted(client, "lastresort_decisions_total") == 0
+    client.post("/v1/decide", json=body)
+    assert counted(client, "lastresort_decisions_total") == 3
+    assert counted(client, "lastresort_turn_seconds_count") == 6
+
+
 def test_logs_hold_no_text_even_of_a_crash(client: TestClient, monitor: Monitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def broken(*_: Any) -> Any:
         raise ValueError(SECRET)
@@ -426,6 +454,7 @@ def test_logs_hold_no_text_even_of_a_crash(client: TestClient, monitor: Monitor,
         line for line in lines if line["event"] == "request"
     ).items()
     assert SECRET not in json.dumps(lines)
+    assert SECRET not in caplog.text  # as another server's own format would write it
 
 
 def test_info_says_what_runs_here(client: TestClient, monitor: Monitor) -> None:
@@ -439,6 +468,12 @@ def test_info_says_what_runs_here(client: TestClient, monitor: Monitor) -> None:
 def test_the_api_is_described_without_outside_requests(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
     assert {"/v1/score", "/v1/decide", "/v1/moderations", "/v1/conversations", "/health/ready", "/metrics", "/info"} <= set(schema["paths"])
+    assert {kind["type"] for kind in schema["components"]["securitySchemes"].values()} == {"http", "apiKey"}
+    for path, methods in schema["paths"].items():
+        for operation in methods.values():
+            assert ("security" in operation) == (path not in OPEN)
+            assert "421" in operation["responses"]
+    assert {"200", "201", "400", "404", "408", "500", "501"} <= set(schema["paths"]["/v1/conversations/{conversation}/turns"]["post"]["responses"])
     page = client.get("/docs")
     assert "POST /v1/decide" in page.text
     assert "<script" not in page.text

@@ -15,8 +15,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from lastresort.conversation import Monitor
 from lastresort.errors import ConfigError
-from lastresort.server.store import Store, metadata
+from lastresort.server import store as module
+from lastresort.server.errors import ApiError
+from lastresort.server.store import LIMITS, Key, Parent, Store, metadata
 
 from .conftest import Process
 
@@ -36,6 +39,90 @@ def test_opening_again_changes_nothing_and_keeps_the_secret(store_url: str) -> N
     assert second.secret() == secret
     assert second.tree(made.id) == made
     second.close()
+
+
+def test_a_key_is_one_callers_and_is_forgotten_after_a_day(store_url: str) -> None:
+    store, key = Store(store_url), Key("once", "f" * 64)
+    first, _ = store.create("m", "d", "enforce", key, "a" * 64)
+    assert store.create("m", "d", "enforce", key, "a" * 64) == (first, True)
+    assert store.create("m", "d", "enforce", key, "b" * 64)[1] is False
+    assert store.sweep(None, now=first.created + 86400) == 0
+    assert store.create("m", "d", "enforce", key, "a" * 64) == (first, True)
+    assert store.sweep(None, now=first.created + 86401) == 0
+    assert store.create("m", "d", "enforce", key, "a" * 64)[1] is False
+    assert store.tree(first.id) == first
+    store.close()
+
+
+def test_a_sweep_takes_some_at_a_time_until_none_is_left(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    store = Store(store_url)
+    made = [store.create("m", "d", "enforce", Key(str(number), "f" * 64))[0] for number in range(5)]
+    assert store.sweep(None, now=made[-1].created + 86401) == 0
+    with store._engine.connect() as connection:
+        assert connection.execute(sa.select(metadata.tables["answer"].c.key)).all() == []
+    assert store.sweep(made[-1].updated + 1) == 5
+    store.close()
+
+
+def test_a_key_whose_turn_was_deleted_meanwhile_finds_no_conversation(store_url: str, monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, key = Store(store_url), Key("k", "f" * 64)
+    name = store.create("m", "d", "enforce")[0].id
+    state, decision = monitor.observe(monitor.start(), "user", "Hello.")
+    store.append(name, Parent(), state, "user", "Hello.", decision, key)
+    here = store.parent(name, "t0", "d")
+    monkeypatch.setattr(Store, "answered", lambda *_: None)
+    for again in (lambda: store.append(name, Parent(), state, "user", "Hello.", decision, key), lambda: store.acknowledge(name, here, state, decision, key)):
+        with pytest.raises(ApiError, match="no_such_conversation"):
+            again()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason", "evidence"),
+    [
+        (  # as the first release wrote it
+            '{"advice": "none", "call": "end", "category": "harm", "counterfactual": "", "counts": {"redirections": [2, 2]}, "evidence": [2, 10], '
+            '"numbers": {"harm": [0.9, 0.5]}, "reason": "harm_after_warning", "would_advise": null, "would_call": null}',
+            "harm_after_warning",
+            (2, 10),
+        ),
+        ('{"advice": "sing", "call": "end", "evidence": [2, 10], "reason": "of_another_version", "tune": 1}', "uncertain", (2, 10)),
+        ('{"call": "end", "evidence": "2"}', "uncertain", ()),
+    ],
+)
+def test_what_another_version_stored_is_read_as_far_as_it_is_known(
+    store_url: str, monitor: Monitor, stored: str, reason: str, evidence: tuple[int, ...]
+) -> None:
+    store = Store(store_url)
+    name = store.create("m", "d", "enforce")[0].id
+    state, decision = monitor.observe(monitor.start(), "user", "Hello.")
+    store.append(name, Parent(), state, "user", "Hello.", decision)
+    with store._writer.begin() as connection:
+        connection.execute(metadata.tables["turn"].update().values(decision=stored, state='{"policy": {}}'))
+    (turn,) = store.tree(name).turns
+    assert (turn.ended, turn.acts, turn.decision.advice, turn.decision.reason, turn.decision.evidence) == (True, (), "none", reason, evidence)
+    assert store.judge(name, None, "dispute") == "t0"
+    store.close()
+
+
+def test_sessions_of_postgresql_wait_for_nothing_for_long_but_migrations(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limits(connection: sa.Connection) -> list[str]:
+        return [connection.execute(sa.text(f"SHOW {name}")).scalar_one() for name in LIMITS]
+
+    upgrade, seen = module.command.upgrade, []
+
+    def watched(config: Any, revision: str) -> None:
+        seen.extend(limits(config.attributes["connection"]))
+        upgrade(config, revision)
+
+    monkeypatch.setattr(module.command, "upgrade", watched)
+    for more, lock in (("", "10s"), ("&options=-c%20lock_timeout%3D3s", "3s")):
+        store = Store(postgres.format("postgres") + more)
+        with store._engine.connect() as connection:
+            assert limits(connection) == [lock, "20s", "30s"]
+        store.close()
+    assert seen == ["0"] * 6
 
 
 def test_several_workers_may_open_a_new_store_at_once(store_url: str) -> None:
@@ -68,6 +155,32 @@ def test_a_store_that_cannot_be_opened_is_said_so(url: str) -> None:
     with pytest.raises(ConfigError, match=r"store: .*(expected|cannot be opened)") as caught:
         Store(url)
     assert "hidden" not in str(caught.value)
+
+
+def test_the_files_of_sqlite_are_for_their_owner_only(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'a.db'}")
+    store.secret()
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == dict.fromkeys(("a.db", "a.db-wal", "a.db-shm"), 0o600)
+    store.close()
+
+
+@pytest.mark.parametrize("by", ["delete", "sweep"])
+def test_nothing_of_a_deleted_text_stays_in_the_files(tmp_path: Path, monitor: Monitor, by: str) -> None:
+    store, text = Store(f"sqlite:///{tmp_path / 'a.db'}", store_text=True), "xyzzy plugh"
+
+    def on_disk() -> bool:
+        return text.encode() in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+    made = store.create("m", "d", "enforce")[0]
+    state, decision = monitor.observe(monitor.start(), "user", text)
+    store.append(made.id, Parent(), state, "user", text, decision)
+    assert on_disk()
+    if by == "delete":
+        store.delete(made.id)
+    else:
+        assert store.sweep(made.updated + 100) == 1
+    assert not on_disk()
+    store.close()
 
 
 def test_sqlite_writes_ahead_and_waits_for_the_disk(tmp_path: Path) -> None:

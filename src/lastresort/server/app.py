@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Request, Response
+from fastapi import FastAPI, Header, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -63,14 +64,24 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "object", "required": ["code", "message"]}}}}},
     }
     for status, what in {
+        400: "the request cannot be read",
         401: "no known key",
+        408: "the request was too slow",
         409: "the conversation ended, or the state is forged, foreign or of another version",
         413: "the body is too large",
+        421: "without keys: the Host or Origin is not this machine",
         422: "the request is not valid, or beyond a limit",
         429: "too many requests of one key at a time",
+        500: "something went wrong here; nothing was decided or acknowledged",
         503: "the queue is full, or the time is up",
     }.items()
 }
+PLAIN: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (401, 421, 429, 500)}
+KEYS = [
+    Security(HTTPBearer(auto_error=False, description="asked for where the service has keys")),
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key, in a header of its own")),
+]
+"""Said in the description only: `Gate` asks."""
 
 
 class Service:
@@ -102,6 +113,7 @@ class Service:
         self.engine = Engine(self.monitor, self.signer, self.metrics, settings)
         self.pool = Pool(settings.scoring_threads, settings.queue_size, settings.time_limit, self.metrics)
         self.ready = False
+        self._looking, self._look_at, self._answers = asyncio.Lock(), 0.0, True
 
     @property
     def stored(self) -> Store:
@@ -131,7 +143,12 @@ class Service:
             after, decision = self.engine.observe(before, turn.role, turn.content)
             deadline.check()
             with suppress(Moved):
-                return store.append(conversation, parent, after, turn.role, turn.content, decision, key)
+                stored, was = store.append(conversation, parent, after, turn.role, turn.content, decision, key)
+                if not was:
+                    if after.score is not None:
+                        self.metrics.scored(after.score)
+                    self.metrics.decided(decision)
+                return stored, was
 
     def acknowledge(self, conversation: str, turn: str, act: Act, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
         """Takes an act of the host and stores it: the whole of `POST …/acknowledge`, in a thread."""
@@ -179,16 +196,28 @@ class Service:
                     await self.pool.run(lambda _: self.stored.ping())
                 self.ready = True
                 log("ready", model=self.monitor.model, mode=self.monitor.policy.mode, store=self.store.kind if self.store else NO_STORE)
-            except Exception as error:  # tried again: a database may come later
+            except Exception as error:  # tried again: a database that was there at the start may be away for a moment
                 log("warm_up_failed", level=logging.ERROR, error=error)
                 await asyncio.sleep(1.0)
 
+    async def look(self) -> bool:
+        """Whether the store answers, or there is none; looked at once a second at most."""
+        async with self._looking:
+            if self.store is not None and time.monotonic() >= self._look_at:
+                try:
+                    await asyncio.to_thread(self.store.ping)
+                    self._answers = True
+                except (DBAPIError, PoolTimeout):
+                    self._answers = False
+                self._look_at = time.monotonic() + 1.0
+        return self._answers
+
     async def sweep(self) -> None:
-        """Deletes old conversations, at once and every hour."""
+        """Deletes old conversations and keys, at once and every hour."""
         days = self.settings.keep_days
-        while self.store is not None and days is not None:
+        while self.store is not None:
             try:
-                count = await asyncio.to_thread(self.store.sweep, time.time() - days * DAY)
+                count = await asyncio.to_thread(self.store.sweep, None if days is None else time.time() - days * DAY)
                 log("sweep", deleted=count, keep_days=days)
             except Exception as error:
                 log("sweep_failed", level=logging.ERROR, error=error)
@@ -305,19 +334,19 @@ def _add_stateless(app: FastAPI, service: Service) -> None:
     def check(request: CourseRequest) -> None:
         engine.check_limits([message.content for message in request.messages or (request.message,) if message is not None])
 
-    @app.post("/v1/score", responses=ERRORS, tags=["stateless"])
+    @app.post("/v1/score", responses=ERRORS, dependencies=KEYS, tags=["stateless"])
     async def score(request: CourseRequest) -> ScoreAnswer:
         """Scores all messages of a conversation, or one new message on top of a state."""
         check(request)
         return await pool.run(lambda deadline: engine.score(request, deadline))
 
-    @app.post("/v1/decide", responses=ERRORS, tags=["stateless"])
+    @app.post("/v1/decide", responses=ERRORS, dependencies=KEYS, tags=["stateless"])
     async def decide(request: CourseRequest) -> DecideAnswer:
         """Scores and decides; `call` is the only thing a host must obey."""
         check(request)
         return await pool.run(lambda deadline: engine.decide(request, deadline))
 
-    @app.post("/v1/moderations", responses=ERRORS, tags=["stateless"])
+    @app.post("/v1/moderations", responses=ERRORS, dependencies=KEYS, tags=["stateless"])
     async def moderations(request: ModerationRequest) -> ModerationAnswer:
         """Single texts, in the shape of OpenAI's endpoint. Knows no conversation, so it never advises to end one."""
         texts = engine.texts(request)
@@ -327,22 +356,27 @@ def _add_stateless(app: FastAPI, service: Service) -> None:
 
 def _add_stateful(app: FastAPI, service: Service) -> None:
     engine, pool = service.engine, service.pool
-    missing: dict[int | str, dict[str, Any]] = {**ERRORS, 404: {**ERRORS[422], "description": "no such conversation or turn"}}
+    kept: dict[int | str, dict[str, Any]] = {**ERRORS, 501: {**ERRORS[422], "description": "the service runs without a store"}}
+    missing = {**kept, 404: {**ERRORS[422], "description": "no such conversation or turn"}}
+
+    def again(kind: Any) -> dict[int | str, dict[str, Any]]:
+        return {200: {"model": kind, "description": "done before, with the same Idempotency-Key"}}
 
     def replayed(response: Response, was: bool) -> None:
         if was:
             response.status_code = 200
             response.headers["Idempotent-Replayed"] = "true"
 
-    @app.post("/v1/conversations", status_code=201, responses=missing, tags=["stateful"])
-    async def new_conversation(response: Response, idempotency_key: IdempotencyKey = None) -> Conversation:
+    @app.post("/v1/conversations", status_code=201, responses={**kept, **again(Conversation)}, dependencies=KEYS, tags=["stateful"])
+    async def new_conversation(request: Request, response: Response, idempotency_key: IdempotencyKey = None) -> Conversation:
         """Begins a conversation that the service keeps. Takes no body."""
-        store, key, mode = service.stored, service.key(idempotency_key, NEW), service.monitor.policy.mode
-        conversation, was = await pool.run(lambda _: store.create(service.monitor.model, service.digest, mode, key))
+        store, mode, caller = service.stored, service.monitor.policy.mode, service.signer.fingerprint(request.scope["state"].get("caller"))
+        key = service.key(idempotency_key, NEW, caller)
+        conversation, was = await pool.run(lambda _: store.create(service.monitor.model, service.digest, mode, key, caller))
         replayed(response, was)
         return conversation
 
-    @app.post("/v1/conversations/{conversation}/turns", status_code=201, responses=missing, tags=["stateful"])
+    @app.post("/v1/conversations/{conversation}/turns", status_code=201, responses={**missing, **again(StoredTurn)}, dependencies=KEYS, tags=["stateful"])
     async def new_turn(conversation: str, turn: NewTurn, response: Response, idempotency_key: IdempotencyKey = None) -> StoredTurn:
         """Adds a turn after `parent`: the newest one, or an older one to edit or retry."""
         engine.check_limits([turn.content], name="content")
@@ -351,7 +385,7 @@ def _add_stateful(app: FastAPI, service: Service) -> None:
         replayed(response, was)
         return stored
 
-    @app.post("/v1/conversations/{conversation}/turns/{turn}/acknowledge", responses=missing, tags=["stateful"])
+    @app.post("/v1/conversations/{conversation}/turns/{turn}/acknowledge", responses=missing, dependencies=KEYS, tags=["stateful"])
     async def acknowledge(
         conversation: str, turn: str, acknowledgement: Acknowledgement, response: Response, idempotency_key: IdempotencyKey = None
     ) -> StoredTurn:
@@ -361,19 +395,19 @@ def _add_stateful(app: FastAPI, service: Service) -> None:
         replayed(response, was)
         return stored
 
-    @app.get("/v1/conversations/{conversation}", responses=missing, tags=["stateful"])
+    @app.get("/v1/conversations/{conversation}", responses=missing, dependencies=KEYS, tags=["stateful"])
     async def conversation_tree(conversation: str) -> Conversation:
         """The conversation with all its branches."""
         store = service.stored
         return await pool.run(lambda _: store.tree(conversation))
 
-    @app.delete("/v1/conversations/{conversation}", status_code=204, responses=missing, tags=["stateful"])
+    @app.delete("/v1/conversations/{conversation}", status_code=204, responses=missing, dependencies=KEYS, tags=["stateful"])
     async def forget_conversation(conversation: str) -> None:
         """Deletes the conversation, its turns and its feedback."""
         store = service.stored
         await pool.run(lambda _: store.delete(conversation))
 
-    @app.post("/v1/conversations/{conversation}/feedback", status_code=201, responses=missing, tags=["stateful"])
+    @app.post("/v1/conversations/{conversation}/feedback", status_code=201, responses=missing, dependencies=KEYS, tags=["stateful"])
     async def new_feedback(conversation: str, feedback: Feedback) -> FeedbackTaken:
         """Disputes or confirms an end, also one that the mode withheld."""
         store = service.stored
@@ -382,24 +416,26 @@ def _add_stateful(app: FastAPI, service: Service) -> None:
 
 
 def _add_about(app: FastAPI, service: Service) -> None:
-    @app.get("/health/live", tags=["about"])
+    @app.get("/health/live", tags=["about"], responses={421: ERRORS[421]})
     async def live() -> dict[str, str]:
         """The process runs."""
         return {"status": "live"}
 
-    @app.get("/health/ready", tags=["about"], responses={503: ERRORS[503]})
+    @app.get("/health/ready", tags=["about"], responses={421: ERRORS[421], 503: ERRORS[503]})
     async def ready() -> dict[str, str]:
-        """The model is warm and the store answered."""
+        """The model is warm and the store answers."""
         if not service.ready:
             raise busy("not_ready", "the model is not warm yet")
+        if not await service.look():
+            raise busy("store_unavailable", "the store does not answer")
         return {"status": "ready"}
 
-    @app.get("/info", tags=["about"])
+    @app.get("/info", tags=["about"], responses=PLAIN, dependencies=KEYS)
     async def info() -> Info:
         """Model, mode, labels, certificate, limits."""
         return service.info()
 
-    @app.get("/metrics", tags=["about"])
+    @app.get("/metrics", tags=["about"], responses=PLAIN, dependencies=KEYS)
     async def metrics() -> Response:
         """Prometheus."""
         return Response(service.metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")

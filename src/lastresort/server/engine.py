@@ -33,6 +33,7 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
     "violence/graphic": (),
 }
 """OpenAI's categories to the labels that cover them."""
+NOT_SCORED = Decision("continue", "none", "not_scored")
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,9 @@ class Engine:
             raise ApiError(422, "too_many_characters", f"{name}: found {length} characters, expected at most {limit} in one request", field=name)
 
     def observe(self, state: ConversationState, role: Role, content: str) -> tuple[ConversationState, Decision]:
-        """One turn; raises as `Monitor.observe`."""
+        """One turn, measured and not yet counted; raises as `Monitor.observe`."""
         with self._metrics.turn():
-            state, decision = self.monitor.observe(state, role, content)
-        if state.score is not None:
-            self._metrics.scored(state.score)
-        self._metrics.decided(decision)
-        return state, decision
+            return self.monitor.observe(state, role, content)
 
     def run(self, state: ConversationState, messages: Sequence[Said], deadline: Deadline) -> Course:
         """Takes messages one after another, exactly as `Monitor.score` would.
@@ -82,7 +79,7 @@ class Engine:
         """
         turns: list[ScoredTurn] = []
         memory = state.memory
-        decision = Decision("continue", "none", "not_scored")
+        decision = NOT_SCORED
         for place, message in enumerate(messages):
             deadline.check()
             if place and state.ended:
@@ -107,11 +104,16 @@ class Engine:
         """`POST /v1/score`."""
         course = self.course(request, deadline)
         turns = tuple(TurnScore(turn.index, turn.role, turn.scores, turn.windows) for turn in course.turns)
+        for turn in turns:
+            self._metrics.scored(turn)
         return ScoreAnswer(self.monitor.model, turns, self.signer.write(course.state))
 
     def decide(self, request: CourseRequest, deadline: Deadline) -> DecideAnswer:
         """`POST /v1/decide`."""
         course = self.course(request, deadline)
+        for turn in course.turns:
+            self._metrics.scored(turn)
+            self._metrics.decided(turn.decision or NOT_SCORED)
         ended_at = course.state.policy.ended_at
         call: Call = "continue" if ended_at is None else "end"
         return DecideAnswer(self.monitor.model, self.monitor.policy.mode, call, ended_at, course.decision, course.turns, self.signer.write(course.state))
@@ -153,5 +155,5 @@ class Engine:
             flags[category] = any(reached[name] for name in known)
             scores[category] = max((score.scores[name] for name in known), default=0.0)
             kinds[category] = ("text",) if known else ()
-        flagged = any(reached[name] for name, label in labels.items() if label.role != "signal")
+        flagged = any(flags[name] for name in CATEGORIES) or any(reached[name] for name, label in labels.items() if label.role != "signal")
         return ModerationResult(flagged, flags, scores, kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 import secrets
@@ -55,7 +56,7 @@ class Gate:
             await send(message)
 
         try:
-            with self._admitted(scope, headers):
+            with self._admitted(scope, headers, notes):
                 body = await asyncio.wait_for(self._body(headers, receive), self._settings.time_limit)
                 if body is not None:
                     await self._app(scope, _replay(body, receive), answer)
@@ -79,10 +80,12 @@ class Gate:
                 log("request", method=method, route=route, status=status, code=notes.get("code"), ms=round(1000 * seconds, 2), request_id=request_id)
 
     @contextmanager
-    def _admitted(self, scope: Scope, headers: Headers) -> Iterator[None]:
-        """Lets a request in. Raises `ApiError`."""
+    def _admitted(self, scope: Scope, headers: Headers, notes: dict[str, str]) -> Iterator[None]:
+        """Lets a request in, and notes the digest of its key as `caller`. Raises `ApiError`."""
         names = [headers.get("host", ""), *(origin.partition("://")[2] for origin in headers.getlist("origin"))]
-        if self._keys is None and self._settings.loopback and any(_PORT.sub("", name) not in _LOCAL for name in names):
+        settings = self._settings
+        own = {*_LOCAL, settings.host.lower(), f"[{settings.host.lower()}]"}
+        if self._keys is None and settings.loopback and not settings.anonymous and any(_PORT.sub("", name).lower() not in own for name in names):
             # somebody else's page in a browser here must not reach a service without keys
             raise ApiError(421, "wrong_host", "Host or Origin: found another name than this machine's own, expected 127.0.0.1 or localhost")
         if scope["path"] in OPEN:
@@ -91,11 +94,13 @@ class Gate:
         who = (scope.get("client") or ("",))[0]
         if self._keys is not None:
             scheme, _, token = headers.get("authorization", "").partition(" ")
-            place = self._keys.find(token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key"))
+            presented = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+            place = self._keys.find(presented)
             if place is None:
                 raise ApiError(401, "unauthorized", "found no known key, expected one as Authorization: Bearer KEY")
             who = f"key {place}"
-        limit = self._settings.max_in_flight_per_key
+            notes["caller"] = hashlib.sha256(presented.encode()).hexdigest()
+        limit = settings.max_in_flight_per_key
         if limit is not None and self._in_flight[who] >= limit:
             raise ApiError(429, "too_many_requests", f"found {limit} requests of yours at work, expected at most {limit} at a time", retry_after=1)
         self._in_flight[who] += 1

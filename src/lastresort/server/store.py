@@ -10,10 +10,13 @@ Appends to one conversation take turns on its row, so that each is there once an
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +26,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.engine import URL, make_url
 
 from lastresort.conversation import ConversationState
@@ -38,6 +41,12 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 10
 LOCK = 0x1A57
 """PostgreSQL's advisory lock while migrating."""
+LIMITS = {"lock_timeout": "10s", "statement_timeout": "20s", "idle_in_transaction_session_timeout": "30s"}
+"""Of a PostgreSQL session; migrations have none."""
+BATCH = 500
+"""How many conversations or keys one transaction of `sweep` forgets."""
+KEY_SECONDS = 86400
+"""How long an idempotency key of a new conversation is known."""
 
 metadata = sa.MetaData()
 settings = sa.Table("setting", metadata, sa.Column("name", sa.String(40), primary_key=True), sa.Column("value", sa.Text, nullable=False))
@@ -92,7 +101,12 @@ _TURN_ID = re.compile(r"t(0|[1-9]\d{0,8})")
 _LONE = re.compile("[\ud800-\udfff]")
 _ID = re.compile(r"c[0-9a-f]{32}")
 NEW = "new"
-"""Scope of idempotency keys for new conversations."""
+"""With a hash of the caller the scope of idempotency keys for new conversations."""
+_NO_ACTS = '"acts": []'
+_STATE = sa.case((turns.c.state.contains(_NO_ACTS, autoescape=True), _NO_ACTS), else_=turns.c.state).label("state")
+_COLUMNS = (_STATE, *(column for column in turns.c if column.name != "state"))
+"""Of a turn that is shown: its state only where it holds acts."""
+_UNKNOWN = {"call": "continue", "advice": "none", "reason": "uncertain"}
 
 
 @dataclass(frozen=True)
@@ -164,8 +178,14 @@ class Store:
         options: dict[str, Any] = {"hide_parameters": True, "pool_size": connections, "max_overflow": 2, "pool_timeout": BUSY_SECONDS}
         if self.kind == "sqlite":
             options["connect_args"] = {"timeout": BUSY_SECONDS}
+            if not str(parsed.database).startswith("file:"):
+                with suppress(OSError):  # O_EXCL: to close a file that is in use would let go of SQLite's locks on it
+                    os.close(os.open(str(parsed.database), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         else:
             options["pool_pre_ping"] = True
+            limits = " ".join(f"-c {name}={value}" for name, value in LIMITS.items())
+            given = parsed.query
+            options["connect_args"] = {"connect_timeout": given.get("connect_timeout", 10), "options": f"{limits} {given.get('options', '')}"}
         try:
             self._engine = sa.create_engine(parsed, **options)
         except ModuleNotFoundError as error:
@@ -177,6 +197,8 @@ class Store:
         try:
             with self._writer.begin() as connection:
                 if self.kind == "postgresql":
+                    for name in LIMITS:
+                        connection.execute(sa.text(f"SET LOCAL {name} = 0"))
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
                 config = Config()
                 config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -186,9 +208,10 @@ class Store:
             self.close()
             reason = str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()[0]
             raise ConfigError(f"store: {parsed.render_as_string(hide_password=True)}: cannot be opened: {reason}") from None
-        except CommandError:
+        except CommandError as error:
             self.close()
-            raise ConfigError(f"store: {parsed.render_as_string(hide_password=True)}: was made by a newer version of lastresort") from None
+            reason = f"cannot be brought up to date ({error}): was it made by a newer version of lastresort?"
+            raise ConfigError(f"store: {parsed.render_as_string(hide_password=True)}: {reason}") from None
 
     def close(self) -> None:
         """Closes every connection."""
@@ -197,7 +220,7 @@ class Store:
     def ping(self) -> None:
         """Raises an error of SQLAlchemy if the database does not answer."""
         with self._engine.connect() as connection:
-            connection.execute(sa.select(1))
+            connection.execute(sa.select(settings.c.name).limit(1))  # a table, since SQLite reads no file for less
 
     def secret(self) -> bytes:
         """The secret of this database, made on the first call; all workers get the same."""
@@ -211,18 +234,19 @@ class Store:
                 connection.execute(settings.insert().values(name="secret", value=found))
         return bytes.fromhex(str(found))
 
-    def create(self, model: str, digest: str, mode: str, key: Key | None = None) -> tuple[Conversation, bool]:
-        """A new conversation, or the one that the key was answered with; and whether it is that. Raises `ApiError`."""
-        if key is not None and (found := self.answered(NEW, key)) is not None:
+    def create(self, model: str, digest: str, mode: str, key: Key | None = None, caller: str = "") -> tuple[Conversation, bool]:
+        """A new conversation, or the one that the key of this caller (a hash) was answered with; and whether it is that. Raises `ApiError`."""
+        scope = f"{NEW}{caller}"[:40]
+        if key is not None and (found := self.answered(scope, key)) is not None:
             return self.tree(found[0], with_turns=False), True
         name, now = "c" + secrets.token_hex(16), int(time.time())
         try:
             with self._writer.begin() as connection:
                 connection.execute(conversations.insert().values(id=name, model=model, digest=digest, mode=mode, created=now, updated=now, turns=0))
                 if key is not None:
-                    connection.execute(answers.insert().values(scope=NEW, key=key.key, request=key.request, conversation=name, turn=None))
+                    connection.execute(answers.insert().values(scope=scope, key=key.key, request=key.request, conversation=name, turn=None))
         except sa.exc.IntegrityError:  # the same key at the same time
-            if key is None or (found := self.answered(NEW, key)) is None:
+            if key is None or (found := self.answered(scope, key)) is None:
                 raise
             return self.tree(found[0], with_turns=False), True
         return self.tree(name, with_turns=False), False
@@ -302,10 +326,7 @@ class Store:
                 if key is not None:
                     connection.execute(answers.insert().values(scope=conversation, key=key.key, request=key.request, conversation=conversation, turn=number))
         except _Answered:
-            assert key is not None
-            found = self.replay(conversation, key)
-            assert found is not None
-            return found, True
+            return self._replayed(conversation, key), True
         return _stored(SimpleNamespace(number=number, **values)), False
 
     def acknowledge(self, conversation: str, turn: Parent, state: ConversationState, decision: Decision, key: Key | None = None) -> tuple[StoredTurn, bool]:
@@ -341,22 +362,28 @@ class Store:
                     values = {"scope": conversation, "key": key.key, "request": key.request, "conversation": conversation, "turn": turn.number}
                     connection.execute(answers.insert().values(**values))
         except _Answered:
-            assert key is not None
-            found = self.replay(conversation, key)
-            assert found is not None
-            return found, True
+            return self._replayed(conversation, key), True
         return self._turn(conversation, turn.number), False
 
     def replay(self, conversation: str, key: Key) -> StoredTurn | None:
-        """The turn that a key was answered with, or None. Raises `ApiError` (422)."""
+        """The turn that a key was answered with, or None. Raises `ApiError` (404, 422)."""
+        if not _ID.fullmatch(conversation):
+            raise no_conversation()
         found = self.answered(conversation, key)
         return None if found is None or found[1] is None else self._turn(conversation, found[1])
+
+    def _replayed(self, conversation: str, key: Key | None) -> StoredTurn:
+        found = None if key is None else self.replay(conversation, key)
+        if found is None:  # deleted meanwhile
+            raise no_conversation()
+        return found
 
     def tree(self, conversation: str, *, with_turns: bool = True) -> Conversation:
         """A conversation with all its turns, parents first. Raises `ApiError` (404)."""
         with self._engine.connect() as connection:
             head = self._head(connection, conversation)
-            rows = connection.execute(turns.select().where(turns.c.conversation == conversation).order_by(turns.c.number)).all() if with_turns else ()
+            query = sa.select(*_COLUMNS).where(turns.c.conversation == conversation).order_by(turns.c.number)
+            rows = connection.execute(query).all() if with_turns else ()
         newest = turn_id(head.turns - 1) if head.turns else None
         return Conversation(head.id, head.model, head.mode, head.created, head.updated, newest, tuple(map(_stored, rows)))
 
@@ -365,11 +392,36 @@ class Store:
         with self._writer.begin() as connection:
             if not _ID.fullmatch(conversation) or not connection.execute(conversations.delete().where(conversations.c.id == conversation)).rowcount:
                 raise no_conversation()
+        self._truncate()
 
-    def sweep(self, before: float) -> int:
-        """Forgets conversations without a turn since `before` (seconds since 1970); returns how many."""
-        with self._writer.begin() as connection:
-            return connection.execute(conversations.delete().where(conversations.c.updated < int(before))).rowcount
+    def sweep(self, before: float | None, now: float | None = None) -> int:
+        """Forgets conversations without a turn since `before` (seconds since 1970; None: none), and keys of conversations begun a day before `now`.
+
+        Returns:
+            How many conversations.
+        """
+        new, begun = answers.c.turn.is_(None), conversations.c.created < int(time.time() if now is None else now) - KEY_SECONDS
+        old = conversations.c.updated < int(before or 0)
+        self._forget(sa.select(answers.c.conversation).join(conversations).where(new, begun), answers.delete().where(new), answers.c.conversation)
+        count = self._forget(sa.select(conversations.c.id).where(old), conversations.delete().where(old), conversations.c.id)
+        self._truncate()
+        return count
+
+    def _forget(self, which: sa.Select[tuple[str]], delete: sa.Delete, column: sa.ColumnElement[str]) -> int:
+        """Deletes the rows with those ids, some in each transaction, so that nobody waits for long; returns how many."""
+        total = 0
+        while True:
+            with self._writer.begin() as connection:
+                some = connection.execute(which.limit(BATCH)).scalars().all()
+                total += connection.execute(delete.where(column.in_(some))).rowcount
+            if len(some) < BATCH:
+                return total
+
+    def _truncate(self) -> None:
+        """Empties SQLite's WAL, which still holds what was deleted; where somebody reads for long, a later call does."""
+        if self.kind == "sqlite":
+            with suppress(sqlite3.Error, sa.exc.SQLAlchemyError), closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
 
     def judge(self, conversation: str, turn: str | None, verdict: Verdict) -> str:
         """Stores feedback on an end and returns the id of its turn.
@@ -379,11 +431,11 @@ class Store:
         """
         with self._writer.begin() as connection:
             self._head(connection, conversation)
-            query = turns.select().where(turns.c.conversation == conversation).order_by(turns.c.number.desc())
+            query = sa.select(turns.c.number, turns.c.decision).where(turns.c.conversation == conversation).order_by(turns.c.number.desc())
             rows = connection.execute(query if turn is None else query.where(turns.c.number == _number(turn))).all()
             if turn is not None and not rows:
                 raise no_turn()
-            number = next((row.number for row in rows if _DECISION.validate_json(row.decision).decided_call == "end"), None)
+            number = next((row.number for row in rows if _decision(row.decision).decided_call == "end"), None)
             if number is None:
                 raise ApiError(409, "nothing_ended", "feedback: found no end, expected a turn that ended the conversation or would have")
             connection.execute(feedback.insert().values(conversation=conversation, turn=number, verdict=verdict, created=int(time.time())))
@@ -435,8 +487,17 @@ def _lock(connection: sa.Connection, conversation: str, now: int, more: int = 0)
     return int(count)
 
 
+def _decision(text: str) -> Decision:
+    """A stored decision; what another version wrote is read as far as this one knows it."""
+    try:
+        return _DECISION.validate_json(text)
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors()}
+        return _DECISION.validate_python({**_UNKNOWN, **{name: value for name, value in json.loads(text).items() if name not in wrong}})
+
+
 def _stored(row: Any) -> StoredTurn:
-    decision = _DECISION.validate_json(row.decision)
+    decision = _decision(row.decision)
     content = None if row.content is None else json.loads(row.content)
     scores, ended, parent = json.loads(row.scores), decision.call == "end", turn_id(row.parent)
     own = (row.conversation, f"t{row.number}", parent, row.depth, row.role, scores, row.windows, decision, ended, row.created, content)
@@ -445,7 +506,7 @@ def _stored(row: Any) -> StoredTurn:
 
 def _acts(state: str, depth: int) -> tuple[Act, ...]:
     """The acts of the host on the turn of that depth, from its state."""
-    return () if '"acts": []' in state else tuple(act for act, index in json.loads(state)["policy"]["acts"] if index == depth)
+    return () if _NO_ACTS in state else tuple(act for act, index in json.loads(state)["policy"].get("acts", ()) if index == depth)
 
 
 def _answer(connection: sa.Connection, scope: str, key: Key) -> tuple[str, int | None] | None:

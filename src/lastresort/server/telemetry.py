@@ -10,12 +10,13 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from lastresort.types import Decision, TurnScore
+from lastresort.types import Decision, ScoredTurn, TurnScore
 
 LOGGER = "lastresort.server"
 SHARES = tuple(n / 20 for n in range(1, 21))
@@ -45,7 +46,7 @@ class Metrics:
         """How many requests wait or work in this process."""
         self._waiting.set(count)
 
-    def scored(self, score: TurnScore) -> None:
+    def scored(self, score: TurnScore | ScoredTurn) -> None:
         """Counts the scores of a turn."""
         for label, value in score.scores.items():
             self._scores.labels(label).observe(value)
@@ -77,14 +78,20 @@ class JsonLines(logging.Formatter):
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         line: dict[str, Any] = {"time": now, "level": record.levelname.lower(), "event": record.getMessage(), **getattr(record, "fields", {})}
         if record.exc_info and record.exc_info[0] is not None:
-            line["exception"] = record.exc_info[0].__name__
-            line["at"] = [f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(record.exc_info[2])[-8:]]
+            line |= _reduced(record.exc_info[0], record.exc_info[2])
         return json.dumps(line, ensure_ascii=False)
 
 
+def _reduced(kind: type[BaseException], trace: TracebackType | None) -> dict[str, Any]:
+    places = [f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(trace)[-8:]]
+    return {"exception": kind.__name__, "at": places}
+
+
 def log(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
-    """Writes one structured line."""
-    logging.getLogger(LOGGER).log(level, event, exc_info=error, extra={"fields": fields})
+    """Writes one structured line. The exception itself never reaches a handler, whoever set it up."""
+    if error is not None:
+        fields |= _reduced(type(error), error.__traceback__)
+    logging.getLogger(LOGGER).log(level, event, extra={"fields": fields})
 
 
 def log_to_stderr() -> None:

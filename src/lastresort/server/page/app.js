@@ -98,11 +98,12 @@ async function add(parent, speaker, content) {
   return tree.add(parent, speaker, content, answer.turns.at(-1), answer.state);
 }
 
+/** Shows a dialogue beside the conversation so far, which stays reachable as another version of message #0. */
 async function open(dialogue) {
   const answer = await call("v1/decide", { messages: dialogue.messages }, askForKey);
-  tree = new Tree();
+  let head = tree.root;
   dialogue.messages.forEach(({ role: speaker, content }, place) => {
-    tree.add(tree.head(), speaker, content, answer.turns[place], place === dialogue.messages.length - 1 ? answer.state : null);
+    head = tree.add(head, speaker, content, answer.turns[place], place === dialogue.messages.length - 1 ? answer.state : null);
   });
   goOn();
 }
@@ -122,16 +123,17 @@ const act = {
       node.editing = false;
       goOn();
     }),
-  turnTo(node, step) {
-    tree.turnTo(node, step);
-    render();
-  },
-  fresh() {
-    tree = new Tree();
-    $("problem").textContent = "";
-    speakAs("user");
-    render("text");
-  },
+  turnTo: (node, step) =>
+    doing(async () => {
+      tree.turnTo(node, step);
+      render();
+    }),
+  fresh: () =>
+    doing(async () => {
+      tree = new Tree();
+      speakAs("user");
+      render("text");
+    }),
 };
 
 function offer(name, dialogues) {
@@ -154,7 +156,7 @@ $("say").addEventListener("submit", (event) => {
   if (!content.trim()) return $("text").focus();
   doing(async () => {
     await add(tree.head(), role(), content);
-    $("text").value = "";
+    if ($("text").value === content) $("text").value = ""; // else somebody typed on meanwhile
     goOn();
   });
 });
