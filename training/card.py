@@ -26,6 +26,9 @@ SMALLEST_CALIBRATION = 100
 """Turns that know a label below which a source's calibration error says nothing."""
 
 
+BASELINES = "`tfidf-lr` and `frozen-minilm-lr` are baselines on the same split: logistic regression on TF-IDF and on frozen embeddings, one turn at a time."
+
+
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table."""
     names = list(header)
@@ -195,7 +198,7 @@ Dialects are those that the writers of our own corpus imitated, not samples of t
 
 {quality_table(rows, manifest.tag)}
 
-`tfidf-lr` and `frozen-minilm-lr` are baselines on the same split: logistic regression on TF-IDF and on frozen embeddings, one turn at a time.
+{BASELINES if any(row["scorer"] != manifest.tag for row in rows) else "No baseline was measured on this split."}
 
 <details><summary>By source</summary>
 
