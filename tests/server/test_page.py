@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from lastresort.artifact import load_folder, shipped_model
+from lastresort.policy import parse_policy
 from lastresort.server.static import FILES, FOLDER
 from lastresort.types import Dialogue
 
@@ -23,6 +25,7 @@ from selenium.webdriver import ActionChains, Keys  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
+ENTER = parse_policy(load_folder(shipped_model()).manifest.policy, where="manifest").threshold("assistant_abuse").enter
 KEY = "key-of-the-page-0123"
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage", "--no-proxy-server")
 NOWHERE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
@@ -179,10 +182,10 @@ def test_typing_a_conversation_until_the_warning_and_the_end(page: Page, url: st
     assert "has ended" in page.text(".notice.ended")
     assert page.do("return document.activeElement.matches('.notice.ended')")
     why = page.text("#m10 .why")
-    for words in ("harm_after_warning", "call end", "Weighed", "≥ 0.45", "#2", "Otherwise with"):
+    for words in ("harm_after_warning", "call end", "Weighed", f"≥ {ENTER:.2f}", "#2", "Otherwise with"):
         assert words in why
     bars = page.text("#m10 > .bars")
-    assert re.search(r"assistant_abuse\s+0\.\d\d ≥ 0\.45", bars), bars
+    assert re.search(rf"assistant_abuse\s+0\.\d\d ≥ {ENTER:.2f}", bars), bars
     page.one("#m10 .why a").click()
     assert page.do("return document.activeElement.id") == "m2"
     page.one(".notice.ended button:last-child").click()

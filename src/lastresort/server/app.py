@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -107,6 +108,7 @@ class Service:
             self.store = Store(settings.store, store_text=settings.store_text, connections=settings.scoring_threads + 2)
         if secret is None:
             secret = secrets.token_bytes(32) if self.store is None else self.store.secret()
+        self._sweeping, self._closed = threading.Lock(), False
         self.metrics = Metrics()
         self.digest = self.monitor.scorer.manifest.digest
         self.signer = StateSigner(secret, self.digest)
@@ -217,17 +219,23 @@ class Service:
         days = self.settings.keep_days
         while self.store is not None:
             try:
-                count = await asyncio.to_thread(self.store.sweep, None if days is None else time.time() - days * DAY)
+                count = await asyncio.to_thread(self._sweep, self.store, None if days is None else time.time() - days * DAY)
                 log("sweep", deleted=count, keep_days=days)
             except Exception as error:
                 log("sweep_failed", level=logging.ERROR, error=error)
             await asyncio.sleep(SWEEP_SECONDS)
 
+    def _sweep(self, store: Store, before: float | None) -> int:
+        with self._sweeping:
+            return 0 if self._closed else store.sweep(before)
+
     def close(self) -> None:
-        """Finishes the work at hand and closes the store."""
+        """Finishes the work at hand, a sweep too, and closes the store."""
         self.pool.close()
-        if self.store is not None:
-            self.store.close()
+        with self._sweeping:  # to cancel its task does not stop its thread, whose connection would outlive the store
+            self._closed = True
+            if self.store is not None:
+                self.store.close()
 
 
 def _certificate(settings: ServerSettings, monitor: Monitor) -> dict[str, Any] | None:

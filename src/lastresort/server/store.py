@@ -532,7 +532,16 @@ def _number(turn: str) -> int:
 
 def _sqlite_connect(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where `_sqlite_begin` says
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+    patience = time.monotonic() + BUSY_SECONDS
+    while True:  # SQLite's own timeout does not cover the change to WAL while another connection makes it
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= patience:
+                raise
+            time.sleep(0.01)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
