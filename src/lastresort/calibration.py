@@ -17,7 +17,7 @@ from .data import STRICT, split_of
 from .errors import DataError, FalseEndAlarm
 from .metrics import clopper_pearson, conversations_needed
 from .policy import DecisionPolicy, PolicyConfig, Threshold
-from .types import ScoredDialogue, TurnScore
+from .types import Decision, ScoredDialogue, TurnScore
 
 LEVELS = (0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3)
 """Enter thresholds of the triggers that are tried, strict first."""
@@ -91,24 +91,22 @@ def must_go_on(scored: ScoredDialogue, kinds: Sequence[str] = ()) -> bool:
     return scored.meta.get("call") == "continue" and (not kinds or scored.meta.get("kind") in kinds)
 
 
-def end_of(scored: ScoredDialogue, policy: DecisionPolicy) -> int | None:
-    """The message at which the policy ends, judged in full; or None. Raises `ScoringError`."""
+def _decisions(scored: ScoredDialogue, policy: DecisionPolicy) -> Iterator[tuple[int, Decision]]:
+    """(message, decision) of every turn, judged in full. Raises `ScoringError`."""
     state = policy.start()
     for turn in scored.turns:
         state, decision = policy.step(state, TurnScore(turn.index, turn.role, turn.scores, turn.windows))
-        if decision.call == "end":
-            return turn.index
-    return None
+        yield turn.index, decision
+
+
+def end_of(scored: ScoredDialogue, policy: DecisionPolicy) -> int | None:
+    """The message at which the policy ends, judged in full; or None. Raises `ScoringError`."""
+    return next((index for index, decision in _decisions(scored, policy) if decision.call == "end"), None)
 
 
 def is_warned(scored: ScoredDialogue, policy: DecisionPolicy) -> bool:
-    """Whether the policy, judged in full, advises a warning."""
-    state = policy.start()
-    for turn in scored.turns:
-        state, decision = policy.step(state, TurnScore(turn.index, turn.role, turn.scores, turn.windows))
-        if decision.advice == "warn":
-            return True
-    return False
+    """Whether the policy, judged in full, advises a warning. Raises `ScoringError`."""
+    return any(decision.advice == "warn" for _, decision in _decisions(scored, policy))
 
 
 def is_reachable(scored: ScoredDialogue, config: PolicyConfig) -> bool:

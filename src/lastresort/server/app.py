@@ -51,7 +51,7 @@ from .gate import Gate
 from .pool import Deadline, Pool
 from .settings import NO_STORE, ServerSettings, read_secret
 from .static import add_page
-from .store import NEW, Key, Moved, Store, no_turn, turn_id
+from .store import NEW, Key, Moved, Parent, Store, no_turn, turn_id
 from .telemetry import Metrics, log
 from .tokens import Keys, StateSigner
 
@@ -134,14 +134,11 @@ class Service:
 
     def append(self, conversation: str, turn: NewTurn, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
         """Scores a turn and stores it: the whole of `POST …/turns`, in a thread."""
-        store, monitor = self.stored, self.monitor
+        store = self.stored
         if key is not None and (found := store.replay(conversation, key)) is not None:
             return found, True
         while True:
-            parent = store.parent(conversation, turn.parent, self.digest)
-            before = monitor.start() if parent.state is None else ConversationState.from_json(parent.state)
-            if before.policy.ended_at is not None:
-                raise ended(before.policy.ended_at, turn_id(parent.above), stored=True, turn=turn_id(parent.number))
+            parent, before = self._open(conversation, turn.parent)
             after, decision = self.engine.observe(before, turn.role, turn.content)
             deadline.check()
             with suppress(Moved):
@@ -152,6 +149,14 @@ class Service:
                     self.metrics.decided(decision)
                 return stored, was
 
+    def _open(self, conversation: str, turn: str | None) -> tuple[Parent, ConversationState]:
+        """A stored turn to go on from (None: the beginning) and the state after it. Raises `ApiError`, also where the conversation ended there."""
+        parent = self.stored.parent(conversation, turn, self.digest)
+        state = self.monitor.start() if parent.state is None else ConversationState.from_json(parent.state)
+        if state.policy.ended_at is not None:
+            raise ended(state.policy.ended_at, turn_id(parent.above), stored=True, turn=turn_id(parent.number))
+        return parent, state
+
     def acknowledge(self, conversation: str, turn: str, act: Act, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
         """Takes an act of the host and stores it: the whole of `POST …/acknowledge`, in a thread."""
         store = self.stored
@@ -160,11 +165,7 @@ class Service:
         if turn == NEWEST:  # another turn may have come meanwhile: the host names the one that it acted upon
             raise no_turn()
         while True:
-            here = store.parent(conversation, turn, self.digest)
-            assert here.state is not None
-            before = ConversationState.from_json(here.state)
-            if before.policy.ended_at is not None:
-                raise ended(before.policy.ended_at, turn_id(here.above), stored=True, turn=turn_id(here.number))
+            here, before = self._open(conversation, turn)
             try:
                 after, decision = self.monitor.acknowledge(before, act)
             except StateError as error:
