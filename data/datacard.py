@@ -12,6 +12,8 @@ from typing import Any
 
 from lastresort.errors import DataError
 
+from .markdown import renew, table
+
 BEGIN, END = "<!-- counts: written by `lastresort data card`; do not edit -->", "<!-- end of counts -->"
 
 
@@ -22,17 +24,13 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
-
-
 def _sources(prepared: Path) -> str:
     def positives(row: dict[str, Any]) -> str:
         return ", ".join(f"{label} {n}" for label, n in sorted(row["positives"].items())) or "none"
 
     counts = sorted(_read(prepared / "counts.json").items())
     rows = [[name, *(str(row[key]) for key in ("train", "validation", "dropped_overlaps")), positives(row)] for name, row in counts]
-    return _table(["source", "train", "validation", "held-out overlaps dropped", "positive turns"], rows)
+    return table(["source", "train", "validation", "held-out overlaps dropped", "positive turns"], rows)
 
 
 def _mixture(folder: Path) -> list[str]:
@@ -50,9 +48,9 @@ def _mixture(folder: Path) -> list[str]:
     labels = [[f"`{name}`", *cells("labels", name, "known", "positive")] for name in names("labels")]
     return [
         f"The mixture `{mixed['config']}`:",
-        _table(["source", "train dialogues", "train turns", "validation dialogues", "validation turns"], sources),
+        table(["source", "train dialogues", "train turns", "validation dialogues", "validation turns"], sources),
         "Its labels, in turns:",
-        _table(["label", "train known", "train positive", "validation known", "validation positive"], labels),
+        table(["label", "train known", "train positive", "validation known", "validation positive"], labels),
     ]
 
 
@@ -71,7 +69,7 @@ REASONS = {
 
 def _cleaning(cleaned: Path) -> str:
     counts = _read(cleaned / "clean.json")["all"]
-    return _table(["why dialogues of the prepared sources left", "number"], [[REASONS.get(name, name), str(number)] for name, number in sorted(counts.items())])
+    return table(["why dialogues of the prepared sources left", "number"], [[REASONS.get(name, name), str(number)] for name, number in sorted(counts.items())])
 
 
 def block(prepared: Path, cleaned: Path, checks: Path, mixtures: Sequence[Path]) -> str:
@@ -88,9 +86,5 @@ def block(prepared: Path, cleaned: Path, checks: Path, mixtures: Sequence[Path])
 
 def write_datacard(prepared: Path, cleaned: Path, checks: Path, mixtures: Sequence[Path], readme: Path) -> None:
     """Renews the counts block of `readme`. Raises `DataError` if counts or the block are missing."""
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
+    if not renew(readme, BEGIN, END, f"\n\n{block(prepared, cleaned, checks, mixtures)}\n\n"):
         raise DataError(f"found no counts block, expected {BEGIN} … {END}", where=str(readme))
-    readme.write_text(f"{before}{BEGIN}\n\n{block(prepared, cleaned, checks, mixtures)}\n\n{END}{after}", encoding="utf-8", newline="\n")

@@ -13,6 +13,7 @@ from typing import Any
 from lastresort.artifact import MODEL, TOKENIZER, Manifest, file_sha256, read_manifest
 from lastresort.errors import ConfigError
 from lastresort.metrics import clopper_pearson
+from lastresort_data import markdown
 
 from .export import finish
 from .record import CURVES, TRAINING, draw_curves, read_runs
@@ -24,25 +25,19 @@ SMALLEST_SLICE = 30
 """Harmless turns below which a slice says nothing."""
 SMALLEST_CALIBRATION = 100
 """Turns that know a label below which a source's calibration error says nothing."""
-
-
 BASELINES = "`tfidf-lr` and `frozen-minilm-lr` are baselines on the same split: logistic regression on TF-IDF and on frozen embeddings, one turn at a time."
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table."""
-    names = list(header)
-    lines = [" | ".join(names), " | ".join("---" for _ in names), *(" | ".join(row) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines)
+    lines: str = markdown.table(header, rows)
+    return lines
 
 
 def renew(page: Path, name: str, begin: str, end: str, block: str) -> None:
     """Writes a page's block between `begin` and `end` anew. Raises `ConfigError` where the page has no such block."""
-    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
+    if not markdown.renew(page, begin, end, block):
         raise ConfigError(f"{page}: found no {name} block, expected {begin} … {end}")
-    page.write_text(before + begin + block + end + after, encoding="utf-8", newline="\n")
 
 
 def number(value: float | None) -> str:

@@ -33,6 +33,7 @@ from lastresort.encoding import TOKEN_TYPE, EncodingSpec, TurnEncoder
 from lastresort.metrics import clopper_pearson, conversations_needed
 from lastresort.policy import PolicyState
 from lastresort.types import Dialogue, Message, TurnScore
+from lastresort_data.markdown import renew
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "src" / "lastresort" / "FAST_PATH.md"
@@ -566,9 +567,8 @@ def main() -> None:
             f"Measured, one thread, interleaved (load average before: {busy:.2f}): × {ratio:.2f}; the gate takes {percent(share)} of the model's time.",
             "",
         ]
-    text = arguments.report.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    arguments.report.write_text(f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    if not renew(arguments.report, BEGIN, END, "\n\n" + "\n".join(lines) + "\n"):
+        raise SystemExit(f"{arguments.report}: found no numbers block, expected {BEGIN} … {END}")
     print("\n".join(lines))
 
 

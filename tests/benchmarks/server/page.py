@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from lastresort_data.markdown import renew, table
 
 BEGIN, END = "<!-- results: written by `make bench-server`; do not edit -->", "<!-- end of results -->"
 TARGET_MS = 2.0
@@ -18,16 +20,8 @@ def keep(results: Path, page: Path, part: str, result: Mapping[str, Any]) -> Non
     whole = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     whole[part] = result
     results.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    before, begun, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not begun or not ended:
+    if not renew(page, BEGIN, END, f"\n\n{markdown(whole)}\n\n"):
         raise SystemExit(f"{page}: found no results block, expected {BEGIN} … {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(whole)}\n\n{END}{after}", encoding="utf-8", newline="\n")
-
-
-def table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
 
 
 def markdown(whole: Mapping[str, Any]) -> str:
