@@ -18,7 +18,6 @@ def command(root: Path, tmp_path: Path) -> list[str]:
     return [sys.executable, str(root / "tests" / "benchmarks" / "server"), "faults", "--results", str(tmp_path / "results.json"), "--page", str(page)]
 
 
-@pytest.mark.xfail(strict=False, reason="in 2 of 6 runs on a busy machine one stored turn was held by no client; nothing acknowledged was lost; unexplained")
 def test_many_clients_and_kills_lose_and_double_nothing(command: list[str], postgres: str, tmp_path: Path) -> None:
     """`postgres` is asked for only so that the test is left out where it cannot run: what is killed here is one of its own."""
     sizes = ["--conversations", "100", "--clients", "16", "--kills", "3", "--postgres-kills", "1", "--replayed", "50"]

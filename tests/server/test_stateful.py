@@ -157,6 +157,31 @@ def test_the_same_key_is_answered_the_same(client: TestClient) -> None:
     assert len(tree(client, name)["turns"]) == 2
 
 
+def test_the_slower_of_two_same_requests_gets_the_quicker_ones_answer(client: TestClient, sample: dict[str, Dialogue], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the quicker one ended the conversation, or took up the advice, after the slower one had looked for an answer."""
+    replay = Store.replay
+
+    def too_early() -> None:
+        looked = []
+        monkeypatch.setattr(Store, "replay", lambda *about: replay(*about) if looked else looked.append(about))
+
+    messages = said(sample["persistent-abuse"])
+    name = play(client, sample["persistent-abuse"], 9)
+    warned = acknowledge(client, name, "t8", "warned", key="act")
+    too_early()
+    again = acknowledge(client, name, "t8", "warned", key="act")
+    assert (warned.status_code, again.status_code, again.json()) == (200, 200, warned.json())
+    monkeypatch.setattr(Store, "replay", replay)
+    add(client, name, **messages[9])  # type: ignore[arg-type]
+    end = add(client, name, **messages[10], key="end")  # type: ignore[arg-type]
+    assert end.json()["ended"]
+    too_early()
+    again = add(client, name, **messages[10], key="end")  # type: ignore[arg-type]
+    assert (again.status_code, again.json()) == (200, end.json())
+    too_early()
+    error(add(client, name, **messages[10], key="another"), 409, "conversation_ended")  # type: ignore[arg-type]
+
+
 def test_the_same_key_begins_one_conversation(client: TestClient) -> None:
     answers = [client.post("/v1/conversations", headers={"Idempotency-Key": "begin"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 200]

@@ -10,7 +10,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -134,9 +134,27 @@ class Service:
 
     def append(self, conversation: str, turn: NewTurn, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
         """Scores a turn and stores it: the whole of `POST …/turns`, in a thread."""
-        store = self.stored
-        if key is not None and (found := store.replay(conversation, key)) is not None:
+        return self._once(conversation, key, lambda: self._append(conversation, turn, key, deadline))
+
+    def acknowledge(self, conversation: str, turn: str, act: Act, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
+        """Takes an act of the host and stores it: the whole of `POST …/acknowledge`, in a thread."""
+        return self._once(conversation, key, lambda: self._acknowledge(conversation, turn, act, key, deadline))
+
+    def _once(self, conversation: str, key: Key | None, work: Callable[[], tuple[StoredTurn, bool]]) -> tuple[StoredTurn, bool]:
+        """What the key was answered with, or what `work` gives. The same request at the same time may have been quicker, and be why `work` is refused."""
+        if key is None:
+            return work()
+        if (found := self.stored.replay(conversation, key)) is not None:
             return found, True
+        try:
+            return work()
+        except ApiError:
+            if (found := self.stored.replay(conversation, key)) is None:
+                raise
+            return found, True
+
+    def _append(self, conversation: str, turn: NewTurn, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
+        store = self.stored
         while True:
             parent, before = self._open(conversation, turn.parent)
             after, decision = self.engine.observe(before, turn.role, turn.content)
@@ -157,11 +175,8 @@ class Service:
             raise ended(state.policy.ended_at, turn_id(parent.above), stored=True, turn=turn_id(parent.number))
         return parent, state
 
-    def acknowledge(self, conversation: str, turn: str, act: Act, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
-        """Takes an act of the host and stores it: the whole of `POST …/acknowledge`, in a thread."""
+    def _acknowledge(self, conversation: str, turn: str, act: Act, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
         store = self.stored
-        if key is not None and (found := store.replay(conversation, key)) is not None:
-            return found, True
         if turn == NEWEST:  # another turn may have come meanwhile: the host names the one that it acted upon
             raise no_turn()
         while True:
