@@ -100,7 +100,7 @@ def test_scored_rows_decide_again_to_the_same(monitor: Monitor, sample_path: Pat
 def test_the_schema_does_not_depend_on_the_model(monitor: Monitor, sample_path: Path, tmp_path: Path) -> None:
     score_all(monitor, [sample_path], tmp_path / "out.parquet")
     schema = pq.read_schema(tmp_path / "out.parquet")
-    assert schema.names == ["id", "model", "call", "ended_at", "turns", "mode", "would_end_at", "distress", "source", "meta"]
+    assert schema.names == ["id", "model", "call", "ended_at", "turns", "mode", "would_end_at", "distress", "source", "meta", "policy"]
     turn = schema.field("turns").type.value_type
     assert pa.types.is_map(turn.field("scores").type)
     assert turn.field("decision").type.field("call").type == pa.string()

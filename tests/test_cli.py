@@ -101,7 +101,7 @@ def test_score_writes_the_contract(run: Run, sample_path: Path, tiny_path: Path,
     labels = {speaker: [label.name for label in monitor.scorer.manifest.labels if label.speaker == speaker] for speaker in ("user", "assistant")}
     for record, dialogue in zip(result.records, sample.values(), strict=True):
         assert list(record)[:5] == ["id", "model", "call", "ended_at", "turns"]
-        assert set(record) - {"id", "model", "call", "ended_at", "turns"} == {"mode", "would_end_at", "distress", "source", "meta"}
+        assert set(record) - {"id", "model", "call", "ended_at", "turns"} == {"mode", "would_end_at", "distress", "source", "meta", "policy"}
         assert re.fullmatch(r"tiny@[0-9a-f]{8}", record["model"])
         assert record["call"] in {"continue", "end"}
         assert (record["call"] == "end") == (record["ended_at"] is not None)

@@ -137,7 +137,7 @@ def test_carried_turns_change_no_score(monitor: Monitor, sample: dict[str, Dialo
 
 
 def test_a_conversation_without_turns(monitor: Monitor) -> None:
-    assert monitor.score(Dialogue("empty", ())) == ScoredDialogue("empty", monitor.model, "continue", None, ())
+    assert monitor.score(Dialogue("empty", ())) == ScoredDialogue("empty", monitor.model, "continue", None, (), policy=monitor.policy.digest)
     assert monitor.observe_all([]) == monitor.start()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from lastresort.calibration import policy_to_json
 from lastresort.errors import ConfigError, ScoringError, StateError
 from lastresort.policy import EVIDENCE_LIMIT, DecisionPolicy, PolicyConfig, PolicyState, Threshold, parse_policy, read_policy, state_from_json, state_to_json
 from lastresort.types import Act, Decision, Mode, TurnScore
@@ -581,6 +582,40 @@ def test_b3_a_warning_by_the_host_counts_once_and_is_recorded() -> None:
 def test_b3_a_host_cannot_warn_ahead_of_the_advice(text: str) -> None:
     with pytest.raises(StateError, match="acknowledge: found 'warned' in mode enforce"):
         acknowledged(text, "warned")
+
+
+def test_b3_where_warnings_must_be_acknowledged_an_assistant_turn_alone_is_none() -> None:
+    policy = DecisionPolicy(replace(CONFIG, acknowledged_warnings=True))
+    state = policy.start()
+    for index, letter in enumerate(f"{WARNED} h R h R h".split()):  # as often as one likes: nothing that the assistant says counts as the warning
+        state, decision = policy.step(state, turn(index, letter))
+        assert (decision.call, state.warnings) == ("continue", 0)
+    assert decision.advice == "warn"
+    state, decision = policy.acknowledge(state, "warned", index)
+    assert (state.warnings, decision.reason) == (1, "warned")
+    state, _ = policy.step(state, turn(index + 1, "R"))
+    assert policy.step(state, turn(index + 2, "h"))[1].call == "end"
+
+
+def test_b3_a_warning_can_be_acknowledged_after_the_assistants_turn_too() -> None:
+    policy = DecisionPolicy(replace(CONFIG, acknowledged_warnings=True))
+    state = policy.start()
+    for index, letter in enumerate(["h", "R", "h", "R", "h", "R", "h", "A"]):
+        state, _ = policy.step(state, turn(index, letter))
+    state, decision = policy.acknowledge(state, "warned", index)
+    assert (state.warnings, decision.reason) == (1, "warned")
+    assert policy.step(state, turn(index + 1, "h"))[1].call == "end"
+
+
+def test_the_digest_names_the_rules_and_not_the_mode() -> None:
+    digest = CONFIG.digest
+    assert len(digest) == 8
+    assert replace(CONFIG, mode="enforce").digest == replace(CONFIG, mode="off").digest == digest
+    assert parse_policy(policy_to_json(CONFIG), where="x").digest == digest
+    others = [replace(CONFIG, quiet_turns_to_reset=9), replace(CONFIG, acknowledged_warnings=True), replace(CONFIG, vetoes=())]
+    moved = {**CONFIG.thresholds, "default": Threshold(0.77, 0.33)}
+    others.append(replace(CONFIG, thresholds=moved))
+    assert len({digest, *(other.digest for other in others)}) == 5
 
 
 def test_b7_the_hosts_own_question_ends_with_a_yes_and_goes_on_with_a_no() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from lastresort.artifact import Certificate
 from lastresort.conversation import Monitor
+from lastresort.policy import parse_policy
 from lastresort.report import AFTERWARDS, afterwards, build
 from lastresort.types import Decision, Dialogue, LabelSpec, Message, ScoredDialogue, ScoredTurn
 
@@ -51,7 +52,8 @@ LABELS = (
     LabelSpec("distress", "assistant", "signal", 0.5),
 )
 CERTIFICATE = Certificate(
-    "made & written", 3000, 0, 0.000998, 0.001, 0.95, 4, {}, {"s": (3000, 0)}, 0.91, 100, {}, "m@1", "d", "2026-01-01T00:00:00Z", "0.1.0"
+    "made & written", 3000, 0, 0.000998, 0.001, 0.95, 4, {}, {"s": (3000, 0)}, 0.91, 100,
+    {"triggers": ["abuse"], "thresholds": {"default": {"enter": 0.6, "release": 0.5}}}, "m@1", "d", "2026-01-01T00:00:00Z", "0.1.0"
 )  # fmt: skip
 
 
@@ -100,6 +102,15 @@ def test_the_certificate_or_its_absence_is_told(scored: list[ScoredDialogue]) ->
     page = build(scored, certificate=CERTIFICATE)
     assert "<b>0.100%</b> of such conversations are ended falsely, with confidence 95%" in page
     assert "made &amp; written" in page
+
+
+def test_a_certificate_of_other_rules_is_told_not_to_hold(scored: list[ScoredDialogue]) -> None:
+    digest = parse_policy(CERTIFICATE.policy, where="x").digest
+    assert "It does not hold" not in build([replace(one, policy=digest) for one in scored], certificate=CERTIFICATE)
+    mixed = [replace(one, policy=digest) for one in scored[2:]] + [replace(scored[0], policy="0123abcd"), replace(scored[1], policy="")]
+    page = build(mixed, certificate=CERTIFICATE)
+    assert f"<b>It does not hold for 1 of these {len(scored)} conversations</b>: they were decided by other rules than the certified ones ({digest})" in page
+    assert "By which rules 1 of them were decided is not recorded." in page
 
 
 def test_each_notable_conversation_has_a_strip_and_the_worst_come_first(monitor: Monitor, scored: list[ScoredDialogue], sample: dict[str, Dialogue]) -> None:

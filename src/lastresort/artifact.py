@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -178,15 +179,26 @@ def file_sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes `manifest.json`."""
-    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
+    """Writes `manifest.json`, whole or not at all."""
+    _write_json(folder / MANIFEST, asdict(manifest))
 
 
 def write_certificate(folder: Path, certificate: Certificate) -> None:
-    """Writes `certificate.json`."""
-    text = json.dumps(asdict(certificate), indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / CERTIFICATE).write_text(text + "\n", encoding="utf-8", newline="\n")
+    """Writes `certificate.json`, whole or not at all."""
+    _write_json(folder / CERTIFICATE, asdict(certificate))
+
+
+def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Beside it first, then in its place, so that a reader or a kill never meets half a file."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with draft.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_certificate(folder: Path, manifest: Manifest) -> Certificate | None:

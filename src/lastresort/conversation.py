@@ -223,7 +223,7 @@ def assemble(
     call: Call = "continue" if ended_at is None else "end"
     mode: Mode = "enforce" if policy is None else policy.mode
     distress = tuple(t.index for t in scored if policy is not None and policy.distressed(TurnScore(t.index, t.role, t.scores)))
-    return ScoredDialogue(dialogue_id, model, call, ended_at, scored, mode, would_end_at, distress, source, meta or {})
+    return ScoredDialogue(dialogue_id, model, call, ended_at, scored, mode, would_end_at, distress, source, meta or {}, "" if policy is None else policy.digest)
 
 
 def decide(scored: ScoredDialogue, policy: DecisionPolicy, mode: Mode = "enforce") -> ScoredDialogue:

@@ -253,7 +253,7 @@ def scored_schema(arrow: Any) -> Any:
     decision |= {"numbers": arrow.map_(text, arrow.list_(number)), "counts": arrow.map_(text, arrow.list_(count)), "counterfactual": text}
     turn = {"index": count, "role": text, "scores": arrow.map_(text, number), "windows": count, "decision": arrow.struct(decision)}
     record = {"id": text, "model": text, "call": text, "ended_at": count, "turns": arrow.list_(arrow.struct(turn)), "mode": text, "would_end_at": count}
-    record |= {"distress": arrow.list_(count), "source": text, "meta": text}
+    record |= {"distress": arrow.list_(count), "source": text, "meta": text, "policy": text}
     return arrow.schema(list(record.items()))
 
 

@@ -5,8 +5,10 @@ Written against the rules B1–B15 of BEHAVIOUR.md; each is named where it is ke
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +59,8 @@ class PolicyConfig:
         warnings_before_end: warnings before an end (B3).
         quiet_turns_to_reset: harmless user turns after which the counts return to zero (B10).
         veto_turns: user turns below release after which a veto is lifted; null: never in this conversation (B5).
+        acknowledged_warnings: a warning counts only when the host says that it gave it (`acknowledge`), never because an assistant turn followed the
+            advice (B3). Stored transcripts know no such acts: judged with this setting they never end by harm.
     """
 
     triggers: tuple[str, ...]
@@ -73,6 +77,7 @@ class PolicyConfig:
     warnings_before_end: int = 1
     quiet_turns_to_reset: int = 6
     veto_turns: int | None = None
+    acknowledged_warnings: bool = False
 
     def __post_init__(self) -> None:
         for name in ("redirections_before_warning", "grave_redirections_before_warning", "warnings_before_end", "quiet_turns_to_reset", "veto_turns"):
@@ -101,6 +106,13 @@ class PolicyConfig:
     def assistant_labels(self) -> tuple[str, ...]:
         """Every assistant label that the policy reads or reports."""
         return (self.redirection_label, *([] if self.distress_label is None else [self.distress_label]))
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of what the rules are; the mode, which changes no rule, and settings at their default are left out of it."""
+        plain, defaults = asdict(self), {field.name: field.default for field in fields(self)}
+        settled = {name: value for name, value in plain.items() if name != "mode" and getattr(self, name) != defaults[name]}
+        return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()[:8]
 
     def threshold(self, label: str) -> Threshold:
         """The threshold of `label`, or the default one."""
@@ -183,6 +195,7 @@ class DecisionPolicy:
         """
         self.config = config
         self.mode: Mode = config.mode if mode is None else mode
+        self.digest = config.digest
         self._user_labels = config.user_labels
         limits = {label: config.threshold(label) for label in (*config.user_labels, *config.assistant_labels)}
         self._enter = {label: limit.enter for label, limit in limits.items()}
@@ -354,7 +367,7 @@ class DecisionPolicy:
             return self._decide(state, "continue", "none", "observed")
         reason: Reason = "observed"
         changes: dict[str, Any] = {}
-        if state.warning_due:  # B3: the warning was advised and an assistant turn followed
+        if state.warning_due and not self.config.acknowledged_warnings:  # B3: the warning was advised and an assistant turn followed
             reason, changes = "warned", {"warnings": state.warnings + 1, "warning_due": False}
         elif redirects and state.open_harm != "none":  # B2
             grave = state.open_harm == "grave"

@@ -14,6 +14,7 @@ from .artifact import Certificate
 from .evaluation import ConversationRow, conversation_rows
 from .explain import MEANING
 from .metrics import Array, average_precision
+from .policy import parse_policy
 from .types import Decision, Dialogue, LabelSpec, ScoredDialogue, ScoredTurn
 
 BINS = 20
@@ -106,7 +107,7 @@ def build(
     title = f"lastresort report: {scored[0].model}"
     body = (
         _head(scored, rows[0]),
-        _certificate(certificate),
+        _certificate(certificate, scored),
         _courses(rows),
         _distress(scored, specs),
         _notable(scored, specs, known if with_text else {}, notable),
@@ -154,10 +155,18 @@ def _head(scored: Sequence[ScoredDialogue], everything: ConversationRow) -> str:
     return f"<h1>What became of {len(scored)} conversations</h1><p class=muted>{escape(models)} · mode {', '.join(modes)}</p><div class=tiles>{cells}</div>"
 
 
-def _certificate(certificate: Certificate | None) -> str:
+def _certificate(certificate: Certificate | None, scored: Sequence[ScoredDialogue]) -> str:
     if certificate is None:
         return "<h2>Certificate</h2><div class=card><p>The rate of false ends is <b>not certified</b> for this model.</p></div>"
     c = certificate
+    rules, others = _certified(c), sum(one.policy not in ("", _certified(c)) for one in scored)
+    unknown = sum(not one.policy for one in scored)
+    holds = (
+        [f"<b>It does not hold for {others} of these {len(scored)} conversations</b>: they were decided by other rules than the certified ones ({rules})."]
+        if others
+        else []
+    )
+    holds += [f"By which rules {unknown} of them were decided is not recorded."] if unknown else []
     recall = "" if c.end_recall is None else f" Of {c.should_end} that should end, {c.end_recall:.1%} did."
     rows = "".join(f"<tr><td>{escape(name) or '–'}<td class=n>{n}<td class=n>{wrong}" for name, (n, wrong) in c.sources.items())
     rows += "".join(f"<tr><td>{escape(name) or '–'} (outside the claim)<td class=n>{n}<td class=n>{wrong}" for name, (n, wrong) in c.others.items())
@@ -167,9 +176,15 @@ def _certificate(certificate: Certificate | None) -> str:
         f"<h2>Certificate</h2><div class=card><p>At most <b>{c.max_false_end_rate:.3%}</b> of such conversations are ended falsely, "
         f"with confidence {c.confidence:.0%}.</p>"
         f"<p>{c.errors} of {c.n} that must go on were ended (exact bound {c.bound:.4%}); {c.candidates} candidates tested in a fixed order.{recall}</p>"
-        f"<p class=muted>Population: {escape(c.population)} · {escape(c.model)} · {escape(c.date[:10])}</p>"
+        + "".join(f"<p>{line}</p>" for line in holds)
+        + f"<p class=muted>Population: {escape(c.population)} · {escape(c.model)} · {escape(c.date[:10])}</p>"
         f"<div class=scroll><table><tr><th>source<th class=n>must go on<th class=n>ended{rows}</table></div></div>"
     )
+
+
+def _certified(certificate: Certificate) -> str:
+    """Digest of the certified rules."""
+    return parse_policy(certificate.policy, where="certificate: policy").digest
 
 
 def _courses(rows: Sequence[ConversationRow]) -> str:

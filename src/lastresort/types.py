@@ -191,6 +191,7 @@ class ScoredDialogue:
         distress: indices of the assistant turns with apparent distress (B12); reported, moves nothing.
         source: as in the input.
         meta: of the input's, only what measuring needs: `kind`, `call`, `justified_at`, `hard_negative`.
+        policy: digest of the rules that decided (`PolicyConfig.digest`); empty in outputs that do not say.
     """
 
     id: str
@@ -203,6 +204,7 @@ class ScoredDialogue:
     distress: tuple[int, ...] = ()
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    policy: str = ""
 
     @property
     def decided_end(self) -> int | None:
