@@ -27,7 +27,8 @@ def done(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
 
 def test_the_record_holds_what_it_promises(done: tuple[dict[str, Any], str], monitor: Monitor) -> None:
     record, _ = done
-    keys = ["model", "version", "machine", "seconds", "workers", "import_s", "load_s", "memory_mb", "turn_ms", "shares", "turn_200_over_2", "turns_per_second"]
+    keys = ["model", "version", "machine", "seconds", "workers", "import_s", "load_s", "memory_mb", "turn_ms", "shares"]
+    keys += ["policy_us", "turn_200_over_2", "turns_per_second"]
     assert list(record) == keys
     assert (record["model"], record["seconds"], record["workers"]) == (monitor.model, 0.1, 2)
     assert list(record["machine"]) == ["system", "processor", "python", "onnxruntime", "cpus"]
@@ -45,6 +46,12 @@ def test_the_shares_add_up(done: tuple[dict[str, Any], str]) -> None:
     assert tuple(shares) == bench.SHARES
     assert all(0 <= share <= 1 for share in shares.values())
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_decision_is_told_alone(done: tuple[dict[str, Any], str]) -> None:
+    decision = done[0]["policy_us"]
+    assert list(decision) == ["step", "explained"]
+    assert all(value > 0 for value in decision.values())
 
 
 def test_memory_is_known_but_on_windows(done: tuple[dict[str, Any], str]) -> None:

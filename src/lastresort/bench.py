@@ -65,6 +65,7 @@ def measure(model: str | Path, *, seconds: float = 30.0, workers: int | None = N
         `memory_mb`: `loaded` and `peak` of a fresh process, None where the system does not say;
         `turn_ms`: for each of `LENGTHS` the `tokens`, `n`, `p50`, `p95`, `p99`;
         `shares`: of `SHARES`, for a turn of `tokens`, each 0…1, together 1;
+        `policy_us`: microseconds of a decision alone: `step`, and `explained` beside it;
         `turn_200_over_2`: ratio of medians, same text;
         `turns_per_second`: `one` thread, `workers` `threads`, as many `processes`.
 
@@ -76,6 +77,7 @@ def measure(model: str | Path, *, seconds: float = 30.0, workers: int | None = N
 
     workers = workers or available_cpus()
     monitor = load(model, mode="shadow")
+    shares, decision = _shares(monitor, seconds * 0.15)
     one, many, processes, first = _throughput(monitor, model, workers, seconds * 0.3)
     return {
         "model": monitor.model,
@@ -93,7 +95,8 @@ def measure(model: str | Path, *, seconds: float = 30.0, workers: int | None = N
         "load_s": first["load_s"],
         "memory_mb": {"loaded": first["loaded_mb"], "peak": first["peak_mb"]},
         "turn_ms": _by_length(monitor, seconds * 0.4),
-        "shares": _shares(monitor, seconds * 0.15),
+        "shares": shares,
+        "policy_us": decision,
         "turn_200_over_2": _late_over_early(monitor, seconds * 0.15),
         "turns_per_second": {"one": one, "threads": many, "processes": processes},
     }
@@ -137,13 +140,15 @@ def _by_length(monitor: Monitor, seconds: float) -> list[dict[str, float]]:
     return rows
 
 
-def _shares(monitor: Monitor, seconds: float) -> dict[str, float]:
-    """Medians of the parts over the median of the whole turn."""
+def _shares(monitor: Monitor, seconds: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians of the parts over the median of the whole turn; and those of the decision in microseconds."""
     (length,) = _lengths(monitor, (32,))
     text, state, scorer = text_of(monitor, length), monitor.start(), monitor.scorer
     (ids,) = scorer.encoder.windows(text)
     memory = scorer.initial_memory().reshape(1, -1)
     score, _ = scorer.score("user", text, scorer.initial_memory())
+
+    after, decision = monitor.policy.step(state.policy, score)
 
     def decide() -> None:
         after, decision = monitor.policy.step(state.policy, score)
@@ -154,11 +159,14 @@ def _shares(monitor: Monitor, seconds: float) -> dict[str, float]:
         "tokenizer": lambda: scorer.encoder.windows(text),
         "graph": lambda: scorer._run(ids, TOKEN_TYPE["user"], memory),
         "policy": decide,
+        "step": lambda: monitor.policy.step(state.policy, score),
+        "explained": lambda: explained(monitor.policy, state.policy, after, score, decision),
     }
     medians = {name: statistics.median(taken) for name, taken in _interleaved(actions, seconds).items()}
     whole = max(medians["whole"], sum(medians[name] for name in SHARES[:3]))
     parts = {name: medians[name] / whole for name in SHARES[:3]}
-    return {"tokens": length, **parts, "overhead": 1.0 - sum(parts.values())}
+    shares = {"tokens": length, **parts, "overhead": 1.0 - sum(parts.values())}
+    return shares, {name: medians[name] * 1e6 for name in ("step", "explained")}
 
 
 def _late_over_early(monitor: Monitor, seconds: float) -> float:

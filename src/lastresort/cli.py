@@ -835,6 +835,8 @@ def _print_bench(result: Mapping[str, Any]) -> None:
         table.add_row(str(row["tokens"]), str(row["n"]), *(f"{row[name]:.2f}" for name in ("p50", "p95", "p99")))
     console.print(table)
     console.print(f"where the time of a turn of {shares['tokens']} tokens goes: " + ", ".join(f"{name} {shares[name]:.1%}" for name in SHARES))
+    decision = result["policy_us"]
+    console.print(f"a decision: {decision['step']:.0f} µs, its explanation {decision['explained']:.0f} µs")
     console.print(f"turn 200 costs {result['turn_200_over_2']:.2f} times turn 2")
     several = f"{result['workers']} threads {rate['threads']:.0f}, {result['workers']} processes {rate['processes']:.0f}"
     console.print(f"turns a second: one thread {rate['one']:.0f}, {several}")
