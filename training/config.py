@@ -53,6 +53,7 @@ class ModelSettings:
         dropout: on the heads' input.
         freeze_embeddings: keep the token embeddings as pretrained.
         freeze_layers: keep that many lower encoder layers as pretrained.
+        int8_aware: round the encoder's weights and activations while training as export's precision `int8` will, so that little is lost by it.
     """
 
     base: str
@@ -61,6 +62,7 @@ class ModelSettings:
     dropout: float = 0.1
     freeze_embeddings: bool = True
     freeze_layers: int = 0
+    int8_aware: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.torch import save_file
 
 from lastresort import __version__
@@ -27,11 +26,12 @@ from lastresort.policy import DecisionPolicy, parse_policy
 from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue
 
+from .graph import PRECISIONS, fuse_attention, quantise
 from .model import ServingGraph
+from .quantisation import cost
 from .record import CURVES, read_runs, write_runs
 from .train import PORTABLE, load_run
 
-PRECISIONS = ("fp32", "int8", "int8-weights")
 OPSET = 20
 FLOOR: Mapping[str, float] = {"trigger": 0.5, "veto": 0.0, "signal": 0.0}
 """Lowest threshold by the label's role: nobody's turn is flagged as harmful at less than even odds, whatever F1 would gain by it."""
@@ -49,6 +49,7 @@ class ExportSettings:
         precision: fp32; int8 (dynamic quantisation); int8-weights (weights stored as int8, computed in fp32).
         tolerance: largest difference of any probability or memory value between torch and the fp32 graph.
         quantised_tolerance: largest difference of any probability between torch and the shipped graph, reported and held.
+        validation: JSONL of labelled dialogues on which a quantised graph must pass the gate of `quantisation`; null: no gate, and the manifest says so.
         provenance: more to record, e.g. licences of the data.
     """
 
@@ -59,6 +60,7 @@ class ExportSettings:
     precision: str = "fp32"
     tolerance: float = 1e-4
     quantised_tolerance: float = 0.15
+    validation: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,7 +93,7 @@ def _fuse(raw: Path, graph: ServingGraph, target: Path) -> None:
     options.enable_embed_layer_norm = False
     heads, width = int(config.num_attention_heads), int(config.hidden_size)
     optimised = optimize_model(str(raw), "bert", num_heads=heads, hidden_size=width, optimization_options=options, opt_level=1)
-    optimised.save_model_to_file(str(target), use_external_data_format=False)
+    onnx.save(fuse_attention(optimised.model, heads), str(target))
     _drop_metadata(target)
 
 
@@ -109,46 +111,6 @@ def _drop_metadata(path: Path) -> None:
     del model.graph.metadata_props[:]
     model.producer_name, model.producer_version, model.doc_string = "lastresort", __version__, ""
     onnx.save(model, str(path))
-
-
-def quantise(source: Path, target: Path, precision: str) -> None:
-    """Writes the graph in the wanted precision."""
-    if precision == "fp32":
-        shutil.copyfile(source, target)
-    elif precision == "int8":
-        quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
-    else:
-        store_weights_as_int8(source, target)
-
-
-def store_weights_as_int8(source: Path, target: Path) -> None:
-    """Weights as int8 with one scale a row (embeddings) or column (matrices), turned back into fp32 by a cast and a product.
-
-    Every runtime folds such constants when it loads the graph, so the arithmetic is fp32: batch and CPU generation hardly matter, at a quarter of
-    the size. (DequantizeLinear would not do: ONNX Runtime fuses it with what follows into integer kernels.)
-    """
-    model = onnx.load(str(source))
-    consumers: dict[str, list[tuple[str, int]]] = {}
-    for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            consumers.setdefault(name, []).append((node.op_type, place))
-    nodes = []
-    for tensor in list(model.graph.initializer):
-        uses = consumers.get(tensor.name, [])
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.ndim != 2 or values.size < 4096:
-            continue
-        axis = 0 if all(op == "Gather" for op, _ in uses) else 1
-        scale = np.maximum(np.abs(values).max(axis=1 - axis, keepdims=True), 1e-12).astype(np.float32) / np.float32(127.0)
-        packed = np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
-        name = tensor.name
-        model.graph.initializer.remove(tensor)
-        model.graph.initializer.extend([onnx.numpy_helper.from_array(packed, name + "_int8"), onnx.numpy_helper.from_array(scale, name + "_scale")])
-        nodes.append(onnx.helper.make_node("Cast", [name + "_int8"], [name + "_cast"], to=onnx.TensorProto.FLOAT))
-        nodes.append(onnx.helper.make_node("Mul", [name + "_cast", name + "_scale"], [name]))
-    for node in reversed(nodes):
-        model.graph.node.insert(0, node)
-    onnx.save(model, str(target))
 
 
 @torch.no_grad()
@@ -240,6 +202,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
             if probability >= tolerance or (name == "fp32" and memory >= tolerance):
                 found = f"{probability:.2e} on probabilities and {memory:.2e} on memory"
                 raise ArtifactError(f"{settings.golden}: torch and the {name} graph differ by {found}, expected less than {tolerance:g}")
+        gate = None if settings.validation is None or settings.precision == "fp32" else _gate(draft, full, manifest, rules, settings.validation)
         full.unlink()
         write_runs(read_runs(run), draft)
         save_file({name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}, draft / PORTABLE)
@@ -250,6 +213,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
                 "package_version": __version__,
                 "precision": settings.precision,
                 "agreement_with_torch": agreement,
+                "quantisation": gate,
                 "training": {key: record[key] for key in ("base", "train_digest", "validation_digest", "label_counts", "versions")},
                 **settings.provenance,
             },
@@ -260,6 +224,18 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
         for path in draft.iterdir():
             shutil.copyfile(path, output / path.name)
     return finish(output, manifest)
+
+
+def _gate(draft: Path, full: Path, manifest: Manifest, rules: DecisionPolicy, validation: str) -> dict[str, Any]:
+    """What the graph in `draft` loses against the full one, for the manifest. Raises `ArtifactError` if that is too much."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, source in ((MODEL, full), (TOKENIZER, draft / TOKENIZER)):
+            shutil.copyfile(source, Path(folder) / name)
+        exact, small = (Monitor(TurnScorer(ModelFolder(place, manifest)), rules) for place in (Path(folder), draft))
+        found = cost(exact, small, read_dialogues(validation))
+    if failures := found.failures():
+        raise ArtifactError(f"{validation}: the quantised graph costs too much: {'; '.join(failures)}")
+    return {"validation": Path(validation).name, **found.to_json()}
 
 
 def finish(folder: Path, manifest: Manifest) -> Manifest:

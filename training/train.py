@@ -33,7 +33,7 @@ from lastresort.metrics import average_precision
 from .calibrate import calibrate
 from .config import TrainConfig
 from .data import UNKNOWN, DialogueCollator, data_digest, label_counts, load_split
-from .model import TurnModel, build_model, resolve_base
+from .model import TurnModel, build_model, quantise_encoder, resolve_base
 from .record import CONFIG as CONFIG
 from .record import RUN as RUN
 from .record import command_line, runs_of, write_runs
@@ -196,6 +196,8 @@ def train(settings: TrainConfig, command: Sequence[str] = ()) -> Path:
     pretrained = {name: value.detach().clone() for name, value in model.encoder.state_dict().items()}
     new_heads = [label.name for label in settings.labels] if settings.model.start is None else warm_start(model, settings, Path(settings.model.start))
     freeze(model, settings)
+    if settings.model.int8_aware:
+        quantise_encoder(model)
     arguments = training_arguments(settings, output, settings.optimiser.epochs, find_unused=False)
     with arguments.main_process_first(local=False, desc="encoding the dialogues"):  # the other processes read the cache
         encoder = TurnEncoder.from_file(_tokenizer_file(resolve_base(settings.model.base), output), settings.encoding)
