@@ -32,6 +32,9 @@ EMOJI: dict[str, str] = json.loads(resources.files("lastresort").joinpath("emoji
 _SKIN_TONE = re.compile(f"[{''.join(char for char, name in EMOJI.items() if not name)}]")
 _EMOJI = re.compile("[\U0001f1e6-\U0001f1ff]{2}|[" + "".join(char for char, name in EMOJI.items() if name and len(char) == 1) + "]")
 
+_PICTURE = re.compile("[\U0001f1e6-\U0001f1ff" + "".join(char for char, name in EMOJI.items() if len(char) == 1) + "]")
+"""Whether there is any of them to name: one set of characters is found a hundred times faster than a choice of two."""
+
 
 def _name(match: re.Match[str]) -> str:
     found = match.group()
@@ -47,11 +50,12 @@ def normalise(text: str, *, emoji_names: bool = False) -> str:
         text: of one turn.
         emoji_names: write emoji as words: WordPiece reads them, and the words they are glued to, as unknown.
     """
-    text = _SURROGATE.sub("\ufffd", text)
-    text = _INVISIBLE.sub("", text)  # first: what they held apart is composed below
-    if emoji_names:
-        text = _EMOJI.sub(_name, _SKIN_TONE.sub("", text))
-    text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():  # nothing of this concerns ASCII
+        text = _SURROGATE.sub("\ufffd", text)
+        text = _INVISIBLE.sub("", text)  # first: what they held apart is composed below
+        if emoji_names and _PICTURE.search(text):
+            text = _EMOJI.sub(_name, _SKIN_TONE.sub("", text))
+        text = unicodedata.normalize("NFKC", text)
     while True:
         text = _HANDLE.sub("@user", _URL.sub("<url>", text))
         if not _LONG.search(text):
