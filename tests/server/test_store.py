@@ -19,7 +19,7 @@ from lastresort.conversation import Monitor
 from lastresort.errors import ConfigError
 from lastresort.server import store as module
 from lastresort.server.errors import ApiError
-from lastresort.server.store import LIMITS, Key, Parent, Store, metadata
+from lastresort.server.store import LIMITS, Answered, Key, Parent, Store, metadata
 
 from .conftest import Process
 
@@ -75,6 +75,23 @@ def test_a_key_whose_turn_was_deleted_meanwhile_finds_no_conversation(store_url:
     for again in (lambda: store.append(name, Parent(), state, "user", "Hello.", decision, key), lambda: store.acknowledge(name, here, state, decision, key)):
         with pytest.raises(ApiError, match="no_such_conversation"):
             again()
+    store.close()
+
+
+def test_a_turn_is_one_reading_and_one_transaction(store_url: str, monitor: Monitor) -> None:
+    store, said = Store(store_url), list[str]()
+    name = store.create("m", "d", "enforce")[0].id
+    state, decision = monitor.observe(monitor.start(), "user", "Hello.")
+    store.append(name, Parent(), state, "user", "Hello.", decision)
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *about: said.append(about[2].split()[0]))
+    sa.event.listen(store._engine, "commit", lambda _: said.append("COMMIT"))
+    key = Key("k", "f" * 64)
+    here = store.parent(name, "newest", "d", key)
+    assert said == ["SELECT"]
+    store.append(name, here, monitor.observe(state, "assistant", "Hello.")[0], "assistant", "Hello.", decision, key)
+    assert said[1:] == [*(["BEGIN"] if store.kind == "sqlite" else []), "UPDATE", "INSERT", "INSERT", "COMMIT"]
+    with pytest.raises(Answered):
+        store.parent(name, "newest", "d", key)
     store.close()
 
 

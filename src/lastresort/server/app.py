@@ -141,22 +141,18 @@ class Service:
         return self._once(conversation, key, lambda: self._acknowledge(conversation, turn, act, key, deadline))
 
     def _once(self, conversation: str, key: Key | None, work: Callable[[], tuple[StoredTurn, bool]]) -> tuple[StoredTurn, bool]:
-        """What the key was answered with, or what `work` gives. The same request at the same time may have been quicker, and be why `work` is refused."""
-        if key is None:
-            return work()
-        if (found := self.stored.replay(conversation, key)) is not None:
-            return found, True
+        """What `work` gives, or the key was answered with, before or by the same request at the same time, which may be why `work` is refused."""
         try:
             return work()
         except ApiError:
-            if (found := self.stored.replay(conversation, key)) is None:
+            if key is None or (found := self.stored.replay(conversation, key)) is None:
                 raise
             return found, True
 
     def _append(self, conversation: str, turn: NewTurn, key: Key | None, deadline: Deadline) -> tuple[StoredTurn, bool]:
         store = self.stored
         while True:
-            parent, before = self._open(conversation, turn.parent)
+            parent, before = self._open(conversation, turn.parent, key)
             after, decision = self.engine.observe(before, turn.role, turn.content)
             deadline.check()
             with suppress(Moved):
@@ -167,9 +163,9 @@ class Service:
                     self.metrics.decided(decision)
                 return stored, was
 
-    def _open(self, conversation: str, turn: str | None) -> tuple[Parent, ConversationState]:
+    def _open(self, conversation: str, turn: str | None, key: Key | None) -> tuple[Parent, ConversationState]:
         """A stored turn to go on from (None: the beginning) and the state after it. Raises `ApiError`, also where the conversation ended there."""
-        parent = self.stored.parent(conversation, turn, self.digest)
+        parent = self.stored.parent(conversation, turn, self.digest, key)
         state = self.monitor.start() if parent.state is None else ConversationState.from_json(parent.state)
         if state.policy.ended_at is not None:
             raise ended(state.policy.ended_at, turn_id(parent.above), stored=True, turn=turn_id(parent.number))
@@ -180,7 +176,7 @@ class Service:
         if turn == NEWEST:  # another turn may have come meanwhile: the host names the one that it acted upon
             raise no_turn()
         while True:
-            here, before = self._open(conversation, turn)
+            here, before = self._open(conversation, turn, key)
             try:
                 after, decision = self.monitor.acknowledge(before, act)
             except StateError as error:

@@ -106,7 +106,42 @@ _NO_ACTS = '"acts": []'
 _STATE = sa.case((turns.c.state.contains(_NO_ACTS, autoescape=True), _NO_ACTS), else_=turns.c.state).label("state")
 _COLUMNS = (_STATE, *(column for column in turns.c if column.name != "state"))
 """Of a turn that is shown: its state only where it holds acts."""
+_NO_CONVERSATION = (404, "no_such_conversation", "conversation: found no such id, expected that of a stored one: it may have been deleted")
 _UNKNOWN = {"call": "continue", "advice": "none", "reason": "uncertain"}
+
+# What every append says is built once: to build a statement costs SQLAlchemy more than to send it.
+_WHICH, _NUMBER = sa.bindparam("which", type_=sa.String), sa.bindparam("number", type_=sa.Integer)
+_PARENT = (
+    sa.select(conversations.c.model, conversations.c.digest, conversations.c.turns, turns.c.number, turns.c.state, turns.c.parent, answers.c.key)
+    .select_from(conversations)
+    .outerjoin(turns, sa.and_(turns.c.conversation == _WHICH, turns.c.number == sa.func.coalesce(_NUMBER, conversations.c.turns - 1)))
+    .outerjoin(answers, sa.and_(answers.c.scope == _WHICH, answers.c.key == sa.bindparam("given", type_=sa.String)))
+    .where(conversations.c.id == _WHICH)
+)
+"""A conversation, its turn of that number (null: the newest) and the key, if it was answered there."""
+_LOCK = (
+    conversations.update()
+    .where(conversations.c.id == _WHICH)
+    .values(turns=conversations.c.turns + sa.bindparam("more", type_=sa.Integer), updated=sa.bindparam("now", type_=sa.BigInteger))
+    .returning(conversations.c.turns)
+)
+_ANSWER = answers.select().where(answers.c.scope == sa.bindparam("in_scope"), answers.c.key == sa.bindparam("given"))
+_TAKE = answers.insert()
+_BEFORE = turns.alias("before")
+_AS_READ = sa.select(_BEFORE.c.number).where(
+    _BEFORE.c.conversation == sa.bindparam("conversation"), _BEFORE.c.number == sa.bindparam("parent"), _BEFORE.c.state == sa.bindparam("before")
+)
+_APPEND = (
+    turns.insert()
+    .from_select(
+        turns.c.keys(),
+        sa.select(*(sa.bindparam(column.name, type_=column.type) for column in turns.c)).where(
+            sa.or_(sa.bindparam("parent", type_=sa.Integer).is_(None), _AS_READ.exists())
+        ),
+    )
+    .returning(turns.c.number)
+)
+"""A turn, unless the state of its parent is another one than `before`."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +161,6 @@ class Parent:
     above: int | None = None
 
 
-class _Answered(Exception):  # noqa: N818 - it unwinds a transaction
-    """The key was answered meanwhile."""
-
-
 class Moved(Exception):  # noqa: N818
     """The turn to go on from was acknowledged meanwhile: its state is another one, so what was made from the old one is not stored."""
 
@@ -141,7 +172,11 @@ def turn_id(number: int | None) -> str | None:
 
 def no_conversation() -> ApiError:
     """404."""
-    return ApiError(404, "no_such_conversation", "conversation: found no such id, expected that of a stored one: it may have been deleted")
+    return ApiError(*_NO_CONVERSATION)
+
+
+class Answered(ApiError):  # noqa: N818 - it unwinds a transaction
+    """The key was answered, with what `Store.replay` says; 404 where it says nothing, since that was deleted meanwhile."""
 
 
 def database_url(text: str) -> URL:
@@ -194,6 +229,8 @@ class Store:
             sa.event.listen(self._engine, "connect", _sqlite_connect)
             sa.event.listen(self._engine, "begin", _sqlite_begin)
         self._writer = self._engine.execution_options(writes=True)
+        self._reader = self._engine.execution_options(**({"alone": True} if self.kind == "sqlite" else {"isolation_level": "AUTOCOMMIT"}))
+        """For a single statement, which needs no transaction."""
         try:
             with self._writer.begin() as connection:
                 if self.kind == "postgresql":
@@ -256,29 +293,34 @@ class Store:
         with self._engine.connect() as connection:
             return _answer(connection, scope, key)
 
-    def parent(self, conversation: str, turn: str | None, digest: str) -> Parent:
+    def parent(self, conversation: str, turn: str | None, digest: str, key: Key | None = None) -> Parent:
         """From where a turn goes on.
 
         Args:
             conversation: its id.
             turn: id of the turn before it; None for the beginning; `newest`.
             digest: of the model at work.
+            key: of the request.
 
         Raises:
+            Answered: the key was.
             ApiError: 404 `no_such_conversation` or `no_such_turn`, 409 `state_foreign` for a conversation of another model.
         """
-        with self._engine.connect() as connection:
-            head = self._head(connection, conversation)
-            if head.digest != digest:
-                raise ApiError(409, "state_foreign", f"conversation: found one of model {head.model}, expected one of the model at work: start a new one")
-            if turn is None or (turn == NEWEST and not head.turns):
-                return Parent()
-            number = head.turns - 1 if turn == NEWEST else _number(turn)
-            query = sa.select(turns.c.number, turns.c.state, turns.c.parent).where(turns.c.conversation == conversation, turns.c.number == number)
-            row = connection.execute(query).first()
-            if row is None:
-                raise no_turn()
-            return Parent(row.number, row.state, row.parent)
+        if not _ID.fullmatch(conversation):
+            raise no_conversation()
+        known = None if turn is None else _TURN_ID.fullmatch(turn)
+        number = None if turn == NEWEST else -1 if known is None else int(known[1])
+        with self._reader.connect() as connection:
+            row = connection.execute(_PARENT, {"which": conversation, "number": number, "given": None if key is None else key.key}).first()
+        if row is None:
+            raise no_conversation()
+        if row.key is not None:
+            raise Answered(*_NO_CONVERSATION)
+        if row.digest != digest:
+            raise ApiError(409, "state_foreign", f"conversation: found one of model {row.model}, expected one of the model at work: start a new one")
+        if row.number is None and turn is not None and (turn != NEWEST or row.turns):
+            raise no_turn()
+        return Parent(row.number, row.state, row.parent)
 
     def append(
         self, conversation: str, parent: Parent, state: ConversationState, role: Role, content: str, decision: Decision, key: Key | None = None
@@ -318,14 +360,10 @@ class Store:
         try:
             with self._writer.begin() as connection:
                 number = _lock(connection, conversation, now, more=1) - 1
-                if key is not None and _answer(connection, conversation, key) is not None:
-                    raise _Answered
-                if parent.number is not None and connection.execute(sa.select(turns.c.state).where(*_at(conversation, parent.number))).scalar() != parent.state:
+                _take(connection, conversation, number, key)
+                if connection.execute(_APPEND, {"number": number, "before": parent.state, **values}).scalar() is None:
                     raise Moved
-                connection.execute(turns.insert().values(number=number, **values))
-                if key is not None:
-                    connection.execute(answers.insert().values(scope=conversation, key=key.key, request=key.request, conversation=conversation, turn=number))
-        except _Answered:
+        except Answered:
             return self._replayed(conversation, key), True
         return _stored(SimpleNamespace(number=number, **values)), False
 
@@ -351,17 +389,13 @@ class Store:
         try:
             with self._writer.begin() as connection:
                 _lock(connection, conversation, int(time.time()))
-                if key is not None and _answer(connection, conversation, key) is not None:
-                    raise _Answered
+                _take(connection, conversation, turn.number, key)
                 if connection.execute(sa.select(turns.c.number).where(turns.c.conversation == conversation, turns.c.parent == turn.number).limit(1)).first():
                     raise ApiError(409, "turn_followed", "turn: found turns after it, expected the last one of its branch: they were decided without the act")
                 change = turns.update().where(*here, turns.c.state == turn.state).values(state=state.to_json(), decision=dumps(asdict(decision)))
                 if not connection.execute(change).rowcount:
                     raise Moved
-                if key is not None:
-                    values = {"scope": conversation, "key": key.key, "request": key.request, "conversation": conversation, "turn": turn.number}
-                    connection.execute(answers.insert().values(**values))
-        except _Answered:
+        except Answered:
             return self._replayed(conversation, key), True
         return self._turn(conversation, turn.number), False
 
@@ -480,11 +514,19 @@ def _at(conversation: str, number: int) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _lock(connection: sa.Connection, conversation: str, now: int, more: int = 0) -> int:
     """Holds a conversation until the transaction is over, and says how many turns it has with `more` ones. Raises `ApiError` (404)."""
-    change = conversations.update().where(conversations.c.id == conversation).values(turns=conversations.c.turns + more, updated=now)
-    count = connection.execute(change.returning(conversations.c.turns)).scalar()
+    count = connection.execute(_LOCK, {"which": conversation, "more": more, "now": now}).scalar()
     if count is None:
         raise no_conversation()
     return int(count)
+
+
+def _take(connection: sa.Connection, conversation: str, turn: int, key: Key | None) -> None:
+    """Stores what a key is answered with, in the transaction that `_lock` began. Raises `Answered` if it was answered before, which undoes that transaction."""
+    if key is not None:
+        try:
+            connection.execute(_TAKE, {"scope": conversation, "key": key.key, "request": key.request, "conversation": conversation, "turn": turn})
+        except sa.exc.IntegrityError:
+            raise Answered(*_NO_CONVERSATION) from None
 
 
 def _decision(text: str) -> Decision:
@@ -510,7 +552,7 @@ def _acts(state: str, depth: int) -> tuple[Act, ...]:
 
 
 def _answer(connection: sa.Connection, scope: str, key: Key) -> tuple[str, int | None] | None:
-    row = connection.execute(answers.select().where(answers.c.scope == scope, answers.c.key == key.key)).first()
+    row = connection.execute(_ANSWER, {"in_scope": scope, "given": key.key}).first()
     if row is None:
         return None
     if row.request != key.request:
@@ -546,4 +588,6 @@ def _sqlite_connect(connection: Any, _: Any) -> None:
 
 
 def _sqlite_begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("alone"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
