@@ -28,13 +28,11 @@ from lastresort.types import Dialogue
 
 from .graph import PRECISIONS, fuse_attention, quantise
 from .model import ServingGraph
-from .quantisation import cost
+from .quantisation import gate
 from .record import CURVES, read_runs, write_runs
 from .train import PORTABLE, load_run
 
 OPSET = 20
-FLOOR: Mapping[str, float] = {"trigger": 0.5, "veto": 0.0, "signal": 0.0}
-"""Lowest threshold by the label's role: nobody's turn is flagged as harmful at less than even odds, whatever F1 would gain by it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class ExportSettings:
         precision: fp32; int8 (dynamic quantisation); int8-weights (weights stored as int8, computed in fp32).
         tolerance: largest difference of any probability or memory value between torch and the fp32 graph.
         quantised_tolerance: largest difference of any probability between torch and the shipped graph, reported and held.
+        trigger_floor: lowest threshold of a trigger, 0…1: nobody's turn is flagged as harmful at less than even odds, whatever F1 would gain by it.
         validation: JSONL of labelled dialogues on which a quantised graph must pass the gate of `quantisation`; null: no gate, and the manifest says so.
         provenance: more to record, e.g. licences of the data.
     """
@@ -60,10 +59,13 @@ class ExportSettings:
     precision: str = "fp32"
     tolerance: float = 1e-4
     quantised_tolerance: float = 0.15
+    trigger_floor: float = 0.5
     validation: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.trigger_floor <= 1.0:
+            raise ValueError(f"trigger_floor: found {self.trigger_floor}, expected a number in 0…1")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: found {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
 
@@ -175,7 +177,8 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
     golden = list(read_dialogues(settings.golden))
     if not golden:
         raise ConfigError(f"{settings.golden}: found no dialogue, expected golden dialogues to compare torch and ONNX on")
-    labels = tuple(replace(label, threshold=max(record["thresholds"][label.name], FLOOR[label.role])) for label in config.labels)
+    floor = {"trigger": settings.trigger_floor}
+    labels = tuple(replace(label, threshold=max(record["thresholds"][label.name], floor.get(label.role, 0.0))) for label in config.labels)
     graph = ServingGraph(model).eval()
     with tempfile.TemporaryDirectory() as temporary:
         draft = Path(temporary)
@@ -202,7 +205,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
             if probability >= tolerance or (name == "fp32" and memory >= tolerance):
                 found = f"{probability:.2e} on probabilities and {memory:.2e} on memory"
                 raise ArtifactError(f"{settings.golden}: torch and the {name} graph differ by {found}, expected less than {tolerance:g}")
-        gate = None if settings.validation is None or settings.precision == "fp32" else _gate(draft, full, manifest, rules, settings.validation)
+        passed = None if settings.validation is None or settings.precision == "fp32" else _gate(draft, full, manifest, rules, settings.validation)
         full.unlink()
         write_runs(read_runs(run), draft)
         save_file({name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}, draft / PORTABLE)
@@ -213,7 +216,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
                 "package_version": __version__,
                 "precision": settings.precision,
                 "agreement_with_torch": agreement,
-                "quantisation": gate,
+                "quantisation": passed,
                 "training": {key: record[key] for key in ("base", "train_digest", "validation_digest", "label_counts", "versions")},
                 **settings.provenance,
             },
@@ -232,7 +235,7 @@ def _gate(draft: Path, full: Path, manifest: Manifest, rules: DecisionPolicy, va
         for name, source in ((MODEL, full), (TOKENIZER, draft / TOKENIZER)):
             shutil.copyfile(source, Path(folder) / name)
         exact, small = (Monitor(TurnScorer(ModelFolder(place, manifest)), rules) for place in (Path(folder), draft))
-        found = cost(exact, small, read_dialogues(validation))
+        found = gate(exact, small, read_dialogues(validation))
     if failures := found.failures():
         raise ArtifactError(f"{validation}: the quantised graph costs too much: {'; '.join(failures)}")
     return {"validation": Path(validation).name, **found.to_json()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from lastresort.batch import score_dialogues
 from lastresort.conversation import Monitor
 from lastresort.metrics import average_precision
-from lastresort.types import Dialogue
+from lastresort.types import Dialogue, ScoredDialogue
 
 MOST_LOST = 0.003
 """Of any label's average precision."""
@@ -60,13 +60,18 @@ class Cost:
         return {**counts, "largest_difference": self.largest, "average_precision": pairs}
 
 
-def cost(full: Monitor, small: Monitor, dialogues: Iterable[Dialogue]) -> Cost:
+def gate(full: Monitor, small: Monitor, dialogues: Iterable[Dialogue]) -> Cost:
     """Scores `dialogues` with both models, each turn a run of its own as at serving, so nothing depends on a batch. Raises `ScoringError`."""
     known = list(dialogues)
+    return cost(known, score_dialogues(full, known), score_dialogues(small, known))
+
+
+def cost(dialogues: Sequence[Dialogue], full: Iterable[ScoredDialogue], small: Iterable[ScoredDialogue]) -> Cost:
+    """What `small` costs against `full`; the same dialogues in the same order, labelled as far as they are."""
     truth: dict[str, list[tuple[bool, float, float]]] = defaultdict(list)
     turns = flipped = reasons = 0
     largest = 0.0
-    for dialogue, ours, theirs in zip(known, score_dialogues(full, known), score_dialogues(small, known), strict=True):
+    for dialogue, ours, theirs in zip(dialogues, full, small, strict=True):
         flipped += (ours.call, ours.ended_at) != (theirs.call, theirs.ended_at)
         for one, other in zip(ours.turns, theirs.turns, strict=True):
             labels = dialogue.messages[one.index].labels
@@ -81,4 +86,4 @@ def cost(full: Monitor, small: Monitor, dialogues: Iterable[Dialogue]) -> Cost:
         hard, scores, quantised = (np.asarray(column, dtype=np.float64) for column in zip(*rows, strict=True))
         if 0 < hard.sum() < len(hard):
             precision[name] = (average_precision(hard, scores), average_precision(hard, quantised))
-    return Cost(len(known), turns, flipped, reasons, largest, precision)
+    return Cost(len(dialogues), turns, flipped, reasons, largest, precision)

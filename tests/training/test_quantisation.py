@@ -26,7 +26,7 @@ from lastresort.scoring import TurnScorer
 from lastresort_training.export import export, torch_dialogue
 from lastresort_training.graph import fuse_attention, quantise
 from lastresort_training.model import QuantisedLinear, ServingGraph, quantise_encoder
-from lastresort_training.quantisation import Cost, cost
+from lastresort_training.quantisation import Cost, gate
 from lastresort_training.train import load_run, train
 
 
@@ -149,7 +149,7 @@ def test_a_run_that_rounds_is_trained_exported_and_read(base: Path, tmp_path: Pa
 
 def test_a_model_costs_nothing_against_itself(folders: dict[str, Path]) -> None:
     monitor, dialogues = load(folders["fp32"]), list(read_dialogues(SAMPLE))
-    found = cost(monitor, monitor, dialogues)
+    found = gate(monitor, monitor, dialogues)
     assert (found.conversations, found.flipped, found.reasons, found.largest) == (len(dialogues), 0, 0, 0.0)
     assert found.turns == sum(message.role in ("user", "assistant") for dialogue in dialogues for message in dialogue.messages)
     assert all(full == small for full, small in found.average_precision.values())
@@ -162,7 +162,7 @@ def test_what_differs_is_counted(folders: dict[str, Path]) -> None:
     thresholds = {**config.thresholds, **dict.fromkeys(config.triggers, replace(config.threshold("harm"), enter=1.0))}
     thresholds.pop("end_request", None)
     strict = replace(config, thresholds=thresholds, end_request_label=None)
-    found = cost(full, Monitor(full.scorer, type(full.policy)(strict)), dialogues)  # the same scores, other decisions
+    found = gate(full, Monitor(full.scorer, type(full.policy)(strict)), dialogues)  # the same scores, other decisions
     ended = sum(full.score(dialogue).call == "end" for dialogue in dialogues)
     assert ended > 0
     assert (found.flipped, found.largest) == (ended, 0.0)
