@@ -22,7 +22,6 @@ PROJECTION = (("Transpose", 0), ("Reshape", 0), ("Add", 0), ("MatMul", 0))
 
 class _Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
         self.producer = {name: node for node in model.graph.node for name in node.output}
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
 
@@ -45,11 +44,11 @@ def fuse_attention(model: onnx.ModelProto, heads: int) -> onnx.ModelProto:
     """Each layer's attention, projections of query, key and value included, as one `Attention` of ONNX Runtime; what nothing needs any more is dropped.
 
     Args:
-        model: as exported and optimised, with `attention_mask` (B, T) among its inputs.
+        model: as exported and optimised, with `attention_mask` (B, T) among its inputs; changed in place.
         heads: attention heads.
 
     Returns:
-        A new model, the same function.
+        The model, the same function.
 
     Raises:
         ArtifactError: the graph is not the one of a BERT encoder.

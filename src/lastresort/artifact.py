@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from .config import parse_settings
 from .encoding import EncodingSpec
 from .errors import ArtifactError, ConfigError
+from .files import replacing
 from .types import LabelSpec, Speaker
 
 FORMAT_VERSION = 1
@@ -189,16 +189,8 @@ def write_certificate(folder: Path, certificate: Certificate) -> None:
 
 
 def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Beside it first, then in its place, so that a reader or a kill never meets half a file."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with draft.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.write((json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def read_certificate(folder: Path, manifest: Manifest) -> Certificate | None:

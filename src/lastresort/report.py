@@ -159,14 +159,15 @@ def _certificate(certificate: Certificate | None, scored: Sequence[ScoredDialogu
     if certificate is None:
         return "<h2>Certificate</h2><div class=card><p>The rate of false ends is <b>not certified</b> for this model.</p></div>"
     c = certificate
-    rules, others = _certified(c), sum(one.policy not in ("", _certified(c)) for one in scored)
+    rules = parse_policy(c.policy, where="certificate: policy").digest
     unknown = sum(not one.policy for one in scored)
-    holds = (
-        [f"<b>It does not hold for {others} of these {len(scored)} conversations</b>: they were decided by other rules than the certified ones ({rules})."]
-        if others
-        else []
-    )
-    holds += [f"By which rules {unknown} of them were decided is not recorded."] if unknown else []
+    others = sum(one.policy != rules for one in scored) - unknown
+    holds = []
+    if others:
+        found = f"<b>It does not hold for {others} of these {len(scored)} conversations</b>"
+        holds.append(f"{found}: they were decided by other rules than the certified ones ({rules}).")
+    if unknown:
+        holds.append(f"By which rules {unknown} of them were decided is not recorded.")
     recall = "" if c.end_recall is None else f" Of {c.should_end} that should end, {c.end_recall:.1%} did."
     rows = "".join(f"<tr><td>{escape(name) or '–'}<td class=n>{n}<td class=n>{wrong}" for name, (n, wrong) in c.sources.items())
     rows += "".join(f"<tr><td>{escape(name) or '–'} (outside the claim)<td class=n>{n}<td class=n>{wrong}" for name, (n, wrong) in c.others.items())
@@ -180,11 +181,6 @@ def _certificate(certificate: Certificate | None, scored: Sequence[ScoredDialogu
         + f"<p class=muted>Population: {escape(c.population)} · {escape(c.model)} · {escape(c.date[:10])}</p>"
         f"<div class=scroll><table><tr><th>source<th class=n>must go on<th class=n>ended{rows}</table></div></div>"
     )
-
-
-def _certified(certificate: Certificate) -> str:
-    """Digest of the certified rules."""
-    return parse_policy(certificate.policy, where="certificate: policy").digest
 
 
 def _courses(rows: Sequence[ConversationRow]) -> str:
