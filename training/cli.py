@@ -114,6 +114,7 @@ def ablate_memory(
     labels: Annotated[list[str] | None, typer.Option("--label", help="label to measure; may be repeated")] = None,
     most: Annotated[int, typer.Option(help="dialogues at most")] = 1_000_000,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Markdown file whose part on memory is written anew")] = None,
+    block: Annotated[str, typer.Option("--block", help="name of that part, where a file has several")] = "memory",
 ) -> None:
     """Compares memory carried, memory zeroed, and the last turns read as text."""
     from .ablate import ablate_memory as run_ablation
@@ -122,7 +123,19 @@ def ablate_memory(
     found = run_ablation(run, data, text_run, labels or ["persistence", "harm", "end_request", "redirection", "compliance"], most)
     typer.echo(found)
     if output is not None:
-        renew(output, found, "memory: written by `lastresort ablate-memory`")
+        renew(output, found, f"{block}: written by `lastresort ablate-memory`")
+
+
+def soup(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="finished runs or model folders with weights, of one network; at least two")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="run folder to write")],
+    shares: Annotated[list[float] | None, typer.Option("--share", help="weight of each run, in their order; equal if none is given")] = None,
+) -> None:
+    """Averages the weights of finished runs into one and calibrates it on the first one's validation files."""
+    from .soup import soup as run_soup
+
+    for name, value in run_soup(runs, output, shares or ()).items():
+        typer.echo(f"{value:.4f} {name}")
 
 
 def slices(

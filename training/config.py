@@ -49,20 +49,29 @@ class ModelSettings:
         base: local folder, hub id, or `package:NAME/FOLDER` for weights that lie inside an installed Python package.
         start: a finished run, or a model folder with `weights.safetensors`, whose weights to start from (warm start); the head of a label that it does
             not know is new. null starts from the pretrained encoder and new heads.
+        teacher: a finished run, or a model folder with its weights, with the same labels, from whose scores to learn as well (distillation, see
+            `optimiser.teacher_weight`); null for none.
         memory_size: length of the carried memory.
         dropout: on the heads' input.
         freeze_embeddings: keep the token embeddings as pretrained.
         freeze_layers: keep that many lower encoder layers as pretrained.
+        layers: places, from 0 up, of the encoder layers that are kept, for a smaller and faster model; all if empty.
         int8_aware: round the encoder's weights and activations while training as export's precision `int8` will, so that little is lost by it.
     """
 
     base: str
     start: str | None = None
+    teacher: str | None = None
     memory_size: int = 128
     dropout: float = 0.1
     freeze_embeddings: bool = True
     freeze_layers: int = 0
+    layers: tuple[int, ...] = ()
     int8_aware: bool = False
+
+    def __post_init__(self) -> None:
+        if list(self.layers) != sorted({place for place in self.layers if place >= 0}):
+            raise ValueError(f"model.layers: found {list(self.layers)}, expected places from 0 up in rising order, each once")
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class OptimiserSettings:
         margin: logit below which harmless turns should lie on trigger labels, as -margin; see `margin_weight`.
         margin_weight: factor on a squared hinge that pushes surely harmless turns (a trigger label of at most 0.05) below -margin: a threshold can then be
             low without firing on text that merely looks alarming (the energy term of Liu et al. 2020, for one-sided binary heads); 0 = none.
+        teacher_weight: share of the loss that compares with the teacher's scores, on every label, the others weigh 1 - share; 0…1; used with
+            `model.teacher` alone.
         interpolation: WiSE-FT: how far to go from the pretrained to the trained encoder after training, 0…1.
         refit_epochs: passes for memory and heads alone after interpolating.
     """
@@ -103,6 +114,7 @@ class OptimiserSettings:
     label_weights: Mapping[str, float] = field(default_factory=dict)
     margin: float = 4.0
     margin_weight: float = 0.0
+    teacher_weight: float = 0.5
     interpolation: float = 1.0
     refit_epochs: float = 0.0
 
@@ -160,6 +172,6 @@ class TrainConfig:
             raise ValueError(f"run.precision: found {self.run.precision!r}, expected fp32 or bf16")
         if unknown := {*self.data.context_labels, *self.optimiser.label_weights} - set(names):
             raise ValueError(f"data.context_labels, optimiser.label_weights: found {sorted(unknown)}, expected only names of labels")
-        for name in ("head_epochs", "warmup", "interpolation"):
+        for name in ("head_epochs", "warmup", "interpolation", "teacher_weight"):
             if not 0.0 <= getattr(self.optimiser, name) <= 1.0:
                 raise ValueError(f"optimiser.{name}: found {getattr(self.optimiser, name)}, expected 0…1")

@@ -113,6 +113,7 @@ class TurnModel(nn.Module):
         self.register_buffer("margin_weight", torch.zeros(label_count))
         self.margin = 0.0
         self.encoder_frozen = False
+        self.teacher: Teacher | None = None
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Mean over the tokens of each window, (N, H) in fp32."""
@@ -141,7 +142,10 @@ class TurnModel(nn.Module):
         memories, _ = self.memory(inputs)  # padding comes last in a dialogue, so it changes nothing that is read
         window_logits = self.heads(self.dropout(torch.cat([inputs, memories], dim=-1)))
         logits = self._max_over_windows(window_logits, window_turn, labels.shape[1] if labels is not None else int(window_turn.max()) + 1)
-        return TurnOutput(loss=None if labels is None else self.loss(logits, labels), logits=logits)
+        loss = None if labels is None else self.loss(logits, labels)
+        if loss is not None and self.teacher is not None and self.training:
+            loss = torch.lerp(loss, self.teacher.loss(logits, buckets, window_turn, window_role), self.teacher.weight)
+        return TurnOutput(loss=loss, logits=logits)
 
     @staticmethod
     def _max_over_windows(window_logits: Tensor, window_turn: Tensor, turns: int) -> Tensor:
@@ -168,6 +172,34 @@ class TurnModel(nn.Module):
         return [parameter for module in (self.norm, self.role, self.memory, self.heads) for parameter in module.parameters()]
 
 
+class Teacher:
+    """A finished model whose scores another one learns (distillation, Hinton et al. 2015). Not a module, so that its weights are not the other's.
+
+    Args:
+        model: with the same labels; calibrated.
+        label_roles: (L,) token type of the turns that each label is about.
+        weight: share of the loss, 0…1.
+    """
+
+    def __init__(self, model: TurnModel, label_roles: Sequence[int], weight: float) -> None:
+        self.model, self.weight = model.eval().requires_grad_(False), weight
+        self.label_roles = torch.tensor(label_roles)
+
+    def loss(self, logits: Tensor, buckets: Sequence[dict[str, Tensor]], window_turn: Tensor, window_role: Tensor) -> Tensor:
+        """Cross-entropy with the teacher's scores on every turn and every label that is about its speaker, also where the data know nothing."""
+        self.model.to(logits.device)
+        with torch.no_grad():
+            theirs: Tensor = self.model(buckets, window_turn, window_role).logits
+            wanted = torch.sigmoid(theirs * self.model.calibration_scale + self.model.calibration_bias)
+        turns = theirs.shape[1]
+        roles = window_role.new_full((len(window_turn), turns), -1)
+        windows = window_turn >= 0
+        roles[windows.nonzero()[:, 0], window_turn[windows]] = window_role[windows]
+        about = roles.unsqueeze(-1) == self.label_roles.to(roles.device)
+        raw = F.binary_cross_entropy_with_logits(logits[:, :turns], wanted, reduction="none")
+        return (raw * about).sum() / about.sum().clamp(min=1)
+
+
 class ServingGraph(nn.Module):
     """What is exported: one window in, calibrated probabilities and the new memory out."""
 
@@ -188,7 +220,18 @@ class ServingGraph(nn.Module):
         return torch.sigmoid(logits * self.model.calibration_scale + self.model.calibration_bias), new_memory
 
 
-def build_model(base: str, label_count: int, memory_size: int, dropout: float, **encoder_options: Any) -> TurnModel:
-    """A model on the pretrained encoder `base` (see `resolve_base`)."""
+def keep_layers(encoder: Any, layers: Sequence[int]) -> None:
+    """Drops every encoder layer but those at these places; none are dropped if `layers` is empty. Raises `ConfigError`."""
+    known = list(encoder.encoder.layer)
+    if unknown := [place for place in layers if place >= len(known)]:
+        raise ConfigError(f"model.layers: found {unknown}, expected places below {len(known)}, the encoder's number of layers")
+    if layers:
+        encoder.encoder.layer = nn.ModuleList([known[place] for place in layers])
+        encoder.config.num_hidden_layers = len(layers)
+
+
+def build_model(base: str, label_count: int, memory_size: int, dropout: float, layers: Sequence[int] = (), **encoder_options: Any) -> TurnModel:
+    """A model on the pretrained encoder `base` (see `resolve_base`), or on some of its layers. Raises `ConfigError`."""
     encoder = AutoModel.from_pretrained(resolve_base(base), add_pooling_layer=False, **encoder_options)
+    keep_layers(encoder, layers)
     return TurnModel(encoder, label_count, memory_size, dropout)

@@ -52,6 +52,12 @@ def command_line(arguments: Sequence[str], processes: int) -> str:
     return launcher + "lastresort train " + shlex.join(map(str, portable(list(arguments))))
 
 
+def soup_line(runs: Sequence[Path], output: Path, shares: Sequence[float]) -> str:
+    """The command that averages these runs."""
+    words = [*map(str, runs), *(part for share in shares for part in ("--share", f"{share:g}")), "-o", str(output)]
+    return "lastresort soup " + shlex.join(map(str, portable(words)))
+
+
 def runs_of(run: Path, command: str | None = None) -> list[dict[str, Any]]:
     """One entry a run, earliest first: those that a finished run started from, then itself.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,22 +26,24 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from lastresort.artifact import MANIFEST, read_manifest
-from lastresort.config import read_settings
-from lastresort.encoding import TurnEncoder
+from lastresort.config import parse_settings, read_settings
+from lastresort.encoding import TOKEN_TYPE, TurnEncoder
 from lastresort.errors import ConfigError, DataError
 from lastresort.metrics import average_precision
 
 from .calibrate import calibrate
 from .config import TrainConfig
 from .data import UNKNOWN, DialogueCollator, data_digest, label_counts, load_split
-from .model import TurnModel, build_model, quantise_encoder, resolve_base
+from .model import Teacher, TurnModel, build_model, quantise_encoder, resolve_base
 from .record import CONFIG as CONFIG
 from .record import RUN as RUN
-from .record import command_line, runs_of, write_runs
+from .record import TRAINING, command_line, read_runs, runs_of, write_runs
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 PORTABLE = "weights.safetensors"
 """The weights in fp16, in a model folder: what a warm start begins from."""
+LAYER = re.compile(r"(encoder\.encoder\.layer\.)(\d+)(\..+)")
+"""Name of an encoder layer's weight."""
 PER_LABEL = ("known_weight", "positive_weight", "margin_weight", "calibration_scale", "calibration_bias")
 """Buffers that belong to a run's own labels and data."""
 
@@ -192,7 +195,7 @@ def train(settings: TrainConfig, command: Sequence[str] = ()) -> Path:
         torch.set_num_threads(settings.run.threads)
     output = Path(settings.run.output)
     output.mkdir(parents=True, exist_ok=True)
-    model = build_model(settings.model.base, len(settings.labels), settings.model.memory_size, settings.model.dropout)
+    model = build_model(settings.model.base, len(settings.labels), settings.model.memory_size, settings.model.dropout, settings.model.layers)
     pretrained = {name: value.detach().clone() for name, value in model.encoder.state_dict().items()}
     new_heads = [label.name for label in settings.labels] if settings.model.start is None else warm_start(model, settings, Path(settings.model.start))
     freeze(model, settings)
@@ -203,8 +206,10 @@ def train(settings: TrainConfig, command: Sequence[str] = ()) -> Path:
         encoder = TurnEncoder.from_file(_tokenizer_file(resolve_base(settings.model.base), output), settings.encoding)
         train_set = load_split(settings.data.train, encoder, settings, output / "cache", training=True)
         validation = load_split(settings.data.validation, encoder, settings, output / "cache")
-        (output / CONFIG).write_text(yaml.safe_dump(_plain(asdict(settings)), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        (output / CONFIG).write_text(yaml.safe_dump(plain(asdict(settings)), sort_keys=False, allow_unicode=True), encoding="utf-8")
     counts = set_class_balance(model, train_set, settings)
+    if settings.model.teacher is not None:
+        model.teacher = load_teacher(settings)
 
     trainer = _fit(model, settings, train_set, validation, output, settings.optimiser.epochs, settings.optimiser.head_epochs)
     history = list(trainer.state.log_history)
@@ -221,6 +226,7 @@ def train(settings: TrainConfig, command: Sequence[str] = ()) -> Path:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, output / WEIGHTS)
         record = {
             "start": None if settings.model.start is None else Path(settings.model.start).name,
+            "teacher": None if settings.model.teacher is None else Path(settings.model.teacher).name,
             "new_heads": new_heads,
             "base": Path(settings.model.base).name if Path(settings.model.base).is_dir() else settings.model.base,
             "processes": arguments.world_size,
@@ -265,10 +271,38 @@ def interpolate(model: TurnModel, pretrained: dict[str, torch.Tensor], share: fl
     model.encoder.load_state_dict(mixed)
 
 
+def finished(folder: Path, key: str) -> tuple[TrainConfig, dict[str, Any], Path]:
+    """(settings, record, weights) of a finished run, or of a model folder that carries its weights (fp16) and its record.
+
+    Args:
+        folder: either.
+        key: where the folder was named, for errors; may be empty.
+
+    Raises:
+        ConfigError: neither, or a part of it is missing.
+    """
+    where = f"{key}: {folder}" if key else str(folder)
+    if (folder / MANIFEST).is_file():
+        if not (folder / PORTABLE).is_file():
+            raise ConfigError(f"{where}: found no {PORTABLE}, expected the weights of a finished training run or of a model folder")
+        record = read_runs(folder)[-1]
+        return parse_settings(TrainConfig, record["settings"], where=f"{folder / TRAINING}: settings"), record, folder / PORTABLE
+    for name in (CONFIG, WEIGHTS, RUN, TOKENIZER):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{where}: found no {name}, expected a finished training run, or a model folder with {PORTABLE}")
+    return read_settings(TrainConfig, folder / CONFIG), json.loads((folder / RUN).read_text(encoding="utf-8")), folder / WEIGHTS
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """A state dict, in fp32."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
+
+
 def warm_start(model: TurnModel, settings: TrainConfig, start: Path) -> list[str]:
     """Takes the weights of a finished run or of a model folder that carries them; returns the labels whose heads stay new.
 
-    Encoder, memory and the heads of labels with the same name and speaker are taken. Weights of a model folder are fp16; calibration is fitted anew.
+    Encoder, memory and the heads of labels with the same name and speaker are taken. Weights of a model folder are fp16; calibration is fitted anew. With
+    `model.layers`, those layers are taken of a deeper encoder.
 
     Raises:
         ConfigError: no weights there, or weights of another shape.
@@ -281,7 +315,7 @@ def warm_start(model: TurnModel, settings: TrainConfig, start: Path) -> list[str
         raise ConfigError(f"model.start: {start}: found neither {CONFIG} nor {MANIFEST}, expected a finished training run or a model folder")
     if not file.is_file():
         raise ConfigError(f"model.start: {start}: found no {file.name}, expected the weights of a finished training run or of a model folder")
-    weights = {name: value.float() if value.is_floating_point() else value for name, value in load_file(file).items()}
+    weights = _layers_of(read_weights(file), settings.model.layers)
     place = {(label.name, label.speaker): number for number, label in enumerate(theirs)}
     pairs = [(number, place[label.name, label.speaker]) for number, label in enumerate(settings.labels) if (label.name, label.speaker) in place]
     state = model.state_dict()
@@ -300,16 +334,40 @@ def warm_start(model: TurnModel, settings: TrainConfig, start: Path) -> list[str
     return [label.name for number, label in enumerate(settings.labels) if number not in taken]
 
 
+def _layers_of(weights: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The weights with these encoder layers alone, renumbered; as they are where there are no more than so many."""
+    numbered = {name: LAYER.match(name) for name in weights}
+    depth = 1 + max((int(found[2]) for found in numbered.values() if found), default=-1)
+    if not layers or depth <= len(layers):
+        return weights
+    target = {place: number for number, place in enumerate(layers)}
+    kept = {}
+    for name, found in numbered.items():
+        if found is None:
+            kept[name] = weights[name]
+        elif int(found[2]) in target:
+            kept[f"{found[1]}{target[int(found[2])]}{found[3]}"] = weights[name]
+    return kept
+
+
+def load_teacher(settings: TrainConfig) -> Teacher:
+    """The model of `model.teacher`. Raises `ConfigError` if there is none, or its labels or its reading of text are others."""
+    folder = Path(str(settings.model.teacher))
+    theirs, _, _ = finished(folder, "model.teacher")
+    ours = [(label.name, label.speaker) for label in settings.labels]
+    if [(label.name, label.speaker) for label in theirs.labels] != ours or theirs.encoding != settings.encoding:
+        raise ConfigError(f"model.teacher: {folder}: found other labels or another encoding, expected those of this run")
+    return Teacher(load_run(folder)[0], [TOKEN_TYPE[label.speaker] for label in settings.labels], settings.optimiser.teacher_weight)
+
+
 def load_run(run: Path) -> tuple[TurnModel, TrainConfig, dict[str, Any]]:
-    """The trained model (in eval mode), its config and `run.json`. Raises `ConfigError`."""
-    for name in (CONFIG, WEIGHTS, RUN, TOKENIZER):
-        if not (run / name).is_file():
-            raise ConfigError(f"{run}: found no {name}, expected a finished training run")
-    settings = read_settings(TrainConfig, run / CONFIG)
-    model = build_model(settings.model.base, len(settings.labels), settings.model.memory_size, settings.model.dropout, attn_implementation="eager")
-    model.load_state_dict(load_file(run / WEIGHTS))
+    """The trained model (in eval mode), its config and its record, of a finished run or of a model folder with its weights in fp16. Raises `ConfigError`."""
+    settings, record, file = finished(run, "")
+    own = settings.model
+    model = build_model(own.base, len(settings.labels), own.memory_size, own.dropout, own.layers, attn_implementation="eager")
+    model.load_state_dict(read_weights(file))
     model.eval()
-    return model, settings, json.loads((run / RUN).read_text(encoding="utf-8"))
+    return model, settings, record
 
 
 def _tokenizer_file(base: str, output: Path) -> Path:
@@ -325,10 +383,10 @@ def _tokenizer_file(base: str, output: Path) -> Path:
     return target
 
 
-def _plain(value: Any) -> Any:
-    """Tuples as lists, for YAML."""
+def plain(value: Any) -> Any:
+    """Tuples as lists and mappings as dicts, for YAML."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

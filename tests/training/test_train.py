@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,13 @@ from tiny import ROOT, SAMPLE, make_base, tiny_settings
 
 import lastresort_training.train as module
 from lastresort.config import read_settings
+from lastresort.data import read_dialogues
+from lastresort.encoding import TOKEN_TYPE, TurnEncoder
 from lastresort.errors import ConfigError, DataError
 from lastresort.types import LabelSpec
 from lastresort_training.config import TrainConfig
-from lastresort_training.data import UNKNOWN, data_digest
-from lastresort_training.model import TurnModel, build_model
+from lastresort_training.data import UNKNOWN, DialogueCollator, data_digest, encode_dialogues
+from lastresort_training.model import Teacher, TurnModel, build_model
 from lastresort_training.record import TRAINING
 from lastresort_training.train import CONFIG, PER_LABEL, RUN, TOKENIZER, WEIGHTS, TurnTrainer, load_run, parameter_groups, train, warm_start
 
@@ -58,7 +61,7 @@ def test_a_run_leaves_what_export_and_a_reader_need(finished: Path, settings: Tr
     }  # fmt: skip
     record = json.loads((finished / RUN).read_text(encoding="utf-8"))
     assert set(record) == {
-        "base", "start", "new_heads", "processes", "train_digest", "validation_digest", "label_counts", "thresholds", "validation_ap", "versions", "history",
+        "base", "start", "teacher", "new_heads", "processes", "train_digest", "validation_digest", "label_counts", "thresholds", "validation_ap", "versions", "history",
     }  # fmt: skip
     assert record["base"] == Path(settings.model.base).name
     assert (record["start"], record["processes"]) == (None, 1)
@@ -236,6 +239,66 @@ def test_a_warm_start_with_other_labels_takes_the_heads_it_knows(settings: Train
         assert torch.equal(model.heads.weight[place], before["heads.weight"][settings.labels.index(label)])
     assert torch.equal(model.heads.weight[-1], fresh[-1])
     assert torch.equal(model.memory.weight_hh_l0, before["memory.weight_hh_l0"])
+
+
+def test_a_smaller_model_takes_the_layers_it_keeps(settings: TrainConfig, base: Path, finished: Path, tmp_path: Path) -> None:
+    still = {"optimiser__encoder_lr": 0.0, "optimiser__head_lr": 0.0}
+    run = train(changed(settings, tmp_path / "run", model__layers=(1,), model__start=str(finished), **still))
+    before, after = weights(finished), weights(run)
+    layer = "encoder.encoder.layer.{}.output.dense.weight"
+    assert torch.equal(after[layer.format(0)], before[layer.format(1)])
+    assert layer.format(1) not in after
+    assert load_run(run)[0].encoder.config.num_hidden_layers == 1
+    again = train(changed(settings, tmp_path / "again", model__layers=(1,), model__start=str(run), **still))  # on from the smaller one
+    assert torch.equal(weights(again)[layer.format(0)], before[layer.format(1)])
+    pretrained = train(changed(settings, tmp_path / "new", model__layers=(1,), **still))
+    assert torch.equal(weights(pretrained)[layer.format(0)], load_file(base / "model.safetensors")["encoder.layer.1.output.dense.weight"])
+    with pytest.raises(ConfigError, match=r"model\.layers: found \[2\], expected places below 2"):
+        train(changed(settings, tmp_path / "deep", model__layers=(0, 2)))
+    with pytest.raises(ValueError, match=r"model\.layers: found \[1, 0\], expected places from 0 up in rising order"):
+        replace(settings.model, layers=(1, 0))
+
+
+def test_a_student_learns_what_its_teacher_says(settings: TrainConfig, finished: Path, tmp_path: Path) -> None:
+    """From the teacher alone, the data's labels weigh nothing: the student's scores come nearer to the teacher's, and its weights are its own."""
+    encoder = TurnEncoder.from_file(finished / TOKENIZER, settings.encoding)
+    batch = DialogueCollator(len(settings.labels))(list(encode_dialogues(read_dialogues(SAMPLE), encoder, settings)))
+    turns = (batch["buckets"], batch["window_turn"], batch["window_role"])
+    model = load_run(finished)[0]
+    teacher = Teacher(model, [TOKEN_TYPE[label.speaker] for label in settings.labels], 1.0)
+    with torch.no_grad():
+        own = teacher.loss(model(*turns).logits * model.calibration_scale + model.calibration_bias, *turns)
+
+    def distance(run: Path) -> float:
+        """Kullback-Leibler divergence from the teacher."""
+        with torch.no_grad():
+            return float(teacher.loss(load_run(run)[0](*turns).logits, *turns) - own)
+
+    fast = {"optimiser__head_lr": 2e-2, "optimiser__encoder_lr": 1e-3, "run__eval_steps": 24, "optimiser__epochs": 6.0, "optimiser__warmup": 0.0}
+    taught = train(changed(settings, tmp_path / "taught", model__teacher=str(finished), optimiser__teacher_weight=1.0, **fast))
+    barely = train(changed(settings, tmp_path / "barely", model__teacher=str(finished), optimiser__teacher_weight=1.0, run__max_steps=1))
+    assert 0 <= distance(taught) < 0.2 * distance(barely)
+    assert set(weights(taught)) == set(weights(finished))
+    assert json.loads((taught / RUN).read_text(encoding="utf-8"))["teacher"] == finished.name
+    with pytest.raises(ConfigError, match=r"model\.teacher: .*found other labels or another encoding"):
+        train(replace(changed(settings, tmp_path / "other", model__teacher=str(finished)), labels=settings.labels[::-1]))
+    with pytest.raises(ConfigError, match=r"model\.teacher: .*found no config\.yaml, expected a finished training run"):
+        train(changed(settings, tmp_path / "none", model__teacher=str(tmp_path / "nowhere")))
+
+
+def test_a_teacher_counts_only_where_a_label_is_about_the_speaker() -> None:
+    class Fixed(TurnModel):
+        def forward(self, *batch: Any) -> Any:
+            return SimpleNamespace(logits=torch.tensor([[[2.0, 2.0], [2.0, 2.0]]]))
+
+    encoder = torch.nn.Module()
+    encoder.config = SimpleNamespace(hidden_size=4)  # type: ignore[assignment]
+    teacher = Teacher(Fixed(encoder, 2, 3), [0, 1], 0.5)
+    turn, role = torch.tensor([[0, 0, 1, -1]]), torch.tensor([[0, 0, 1, 0]])  # two windows of a user turn, an assistant turn, padding
+    about = torch.sigmoid(torch.tensor(2.0))
+    logits = torch.tensor([[[0.0, 50.0], [50.0, 0.0], [50.0, 50.0]]])  # only the zeros are about the speaker
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.zeros(2), about.expand(2))
+    torch.testing.assert_close(teacher.loss(logits, [], turn, role), expected)
 
 
 def test_the_margin_pushes_surely_harmless_turns_down(settings: TrainConfig, tmp_path: Path) -> None:
