@@ -61,7 +61,8 @@ def test_a_run_leaves_what_export_and_a_reader_need(finished: Path, settings: Tr
     }  # fmt: skip
     record = json.loads((finished / RUN).read_text(encoding="utf-8"))
     assert set(record) == {
-        "base", "start", "teacher", "new_heads", "processes", "train_digest", "validation_digest", "label_counts", "thresholds", "validation_ap", "versions", "history",
+        "base", "start", "teacher", "new_heads", "processes", "train_digest", "validation_digest", "label_counts", "thresholds", "validation_ap", "versions",
+        "history",
     }  # fmt: skip
     assert record["base"] == Path(settings.model.base).name
     assert (record["start"], record["processes"]) == (None, 1)
