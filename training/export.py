@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from safetensors.torch import save_file
 
@@ -26,6 +28,7 @@ from lastresort.policy import DecisionPolicy, parse_policy
 from lastresort.scoring import TurnScorer
 from lastresort.types import Dialogue
 
+from .config import TrainConfig
 from .graph import PRECISIONS, fuse_attention, quantise
 from .model import ServingGraph
 from .quantisation import gate
@@ -33,6 +36,8 @@ from .record import CURVES, read_runs, write_runs
 from .train import PORTABLE, load_run
 
 OPSET = 20
+CALIBRATION = (200, 8000)
+"""So many dialogues show how large activations become, spread over so many at the beginning of the file."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class ExportSettings:
         version: of the model.
         policy: policy file whose settings become the model's default.
         golden: JSONL of dialogues on which torch and ONNX must agree.
-        precision: fp32; int8 (dynamic quantisation); int8-weights (weights stored as int8, computed in fp32).
+        precision: fp32; int8-weights (weights stored as int8, computed in fp32); int8-rows (computed in int8, a scale for each token); int8 (ONNX Runtime's
+            dynamic quantisation). See `graph.quantise`.
+        calibration: JSONL of dialogues that show `int8-rows` how large activations become, e.g. the training split; null for the golden dialogues.
         tolerance: largest difference of any probability or memory value between torch and the fp32 graph.
         quantised_tolerance: largest difference of any probability between torch and the shipped graph, reported and held.
         trigger_floor: lowest threshold of a trigger, 0…1: nobody's turn is flagged as harmful at less than even odds, whatever F1 would gain by it.
@@ -59,6 +66,7 @@ class ExportSettings:
     precision: str = "fp32"
     tolerance: float = 1e-4
     quantised_tolerance: float = 0.15
+    calibration: str | None = None
     trigger_floor: float = 0.5
     validation: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -133,6 +141,21 @@ def torch_dialogue(graph: ServingGraph, encoder: TurnEncoder, dialogue: Dialogue
     return result
 
 
+def calibration_feeds(graph: Path, tokenizer: Path, config: TrainConfig, dialogues: str) -> Iterator[dict[str, Any]]:
+    """Turns of up to 200 dialogues as inputs of the graph, each with the memory that goes with it."""
+    encoder = TurnEncoder.from_file(tokenizer, config.encoding)
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    known = list(islice(read_dialogues(dialogues), CALIBRATION[1]))
+    for dialogue in known[:: max(1, len(known) // CALIBRATION[0])]:
+        memory = np.zeros((1, config.model.memory_size), dtype=np.float32)
+        for message in dialogue.messages:
+            if message.role in TOKEN_TYPE:
+                ids = np.array([encoder.windows(message.content)[0]], dtype=np.int64)
+                feed = dict(zip(INPUTS, (ids, np.ones_like(ids), np.full_like(ids, TOKEN_TYPE[message.role]), memory), strict=True))
+                yield feed
+                memory = session.run(None, feed)[1]
+
+
 def largest_difference(graph: ServingGraph, scorer: TurnScorer, dialogues: Iterable[Dialogue]) -> tuple[float, float, int]:
     """Largest difference between torch and the loaded ONNX model over whole dialogues: (probabilities, memory, turns compared)."""
     worst_probability = worst_memory = 0.0
@@ -198,7 +221,7 @@ def export(run: Path, output: Path, settings: ExportSettings) -> Manifest:
         for name, tolerance in (("fp32", settings.tolerance), (settings.precision, settings.quantised_tolerance)):
             if name == "fp32" and "fp32" in agreement:
                 continue
-            quantise(full, draft / MODEL, name)
+            quantise(full, draft / MODEL, name, calibration_feeds(full, draft / TOKENIZER, config, settings.calibration or settings.golden))
             scorer = Monitor(TurnScorer(ModelFolder(draft, manifest)), rules).scorer  # a policy that does not fit the labels raises here
             probability, memory, turns = largest_difference(graph, scorer, golden)
             agreement[name] = {"probability": probability, "memory": memory, "turns": turns}

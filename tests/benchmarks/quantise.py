@@ -15,7 +15,6 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,29 @@ import numpy as np
 import onnx
 import onnxruntime
 from compare import ROOT, machine, session, side_by_side
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from lastresort.artifact import MODEL, TOKENIZER, ModelFolder
+from lastresort.artifact import MODEL, TOKENIZER, ModelFolder, load_folder
 from lastresort.batch import score_dialogues
 from lastresort.conversation import Monitor
 from lastresort.data import read_dialogues
-from lastresort.encoding import TOKEN_TYPE, TurnEncoder
+from lastresort.encoding import TurnEncoder
 from lastresort.policy import DecisionPolicy, parse_policy
 from lastresort.scoring import TurnScorer
-from lastresort.types import Dialogue
 from lastresort_training import card
 from lastresort_training import export as exporting
-from lastresort_training.graph import quantise, store_weights_as_int8
+from lastresort_training.graph import (
+    SMOOTHING,
+    activation_ranges,
+    dynamic_products,
+    integer_products,
+    products,
+    quantise,
+    smooth,
+    split_attention,
+    store_weights_as_int8,
+)
 from lastresort_training.model import ServingGraph, keep_layers
 from lastresort_training.quantisation import MOST_FLIPPED, MOST_LOST, Cost, cost
 from lastresort_training.train import load_run
@@ -62,20 +70,10 @@ class Way:
 
 
 class Turns(CalibrationDataReader):
-    """Real turns for static ranges, with the memory that goes with them."""
+    """Real turns for static ranges."""
 
-    def __init__(self, graph: Path, encoder: TurnEncoder, dialogues: Sequence[Dialogue], memory_size: int) -> None:
-        self.session, self.encoder, self.dialogues, self.memory_size = session(graph), encoder, dialogues, memory_size
-        self.feeds = self._feeds()
-
-    def _feeds(self) -> Iterator[dict[str, Any]]:
-        for dialogue in self.dialogues:
-            memory = np.zeros((1, self.memory_size), dtype=np.float32)
-            for message in dialogue.messages:
-                if message.role in TOKEN_TYPE:
-                    feed = feed_of(self.encoder.windows(message.content)[0], TOKEN_TYPE[message.role], memory)
-                    yield feed
-                    memory = self.session.run(None, feed)[1]
+    def __init__(self, feeds: Iterator[dict[str, Any]]) -> None:
+        self.feeds = feeds
 
     def get_next(self) -> dict[str, Any] | None:
         """The next turn's inputs."""
@@ -88,26 +86,6 @@ def feed_of(ids: Sequence[int], role: int, memory: np.ndarray[Any, Any]) -> dict
     return {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.full_like(tokens, role), "memory": memory}
 
 
-def products(source: Path) -> list[onnx.NodeProto]:
-    """The encoder's matrix products, in their order: after each attention its projection, then the two of the feed-forward part."""
-    return [node for node in onnx.load(str(source)).graph.node if node.op_type == "MatMul"]
-
-
-def dynamic(source: Path, target: Path, *, bits: int = 7, exact: Sequence[str] = ()) -> None:
-    """int8 arithmetic with activations' scales taken at run time."""
-    heads = [f"{node.name}_MatMul" for node in onnx.load(str(source)).graph.node if node.op_type == "Gemm"]
-    quantize_dynamic(
-        str(source),
-        str(target),
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=bits == 7,
-        op_types_to_quantize=["MatMul", "Attention"],
-        nodes_to_exclude=[*heads, *exact],
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
-
-
 def n_bits(source: Path, target: Path, *, bits: int) -> None:
     """Weights of matrix products in blocks of 32 with a scale each, turned back while they are used."""
     quantiser = MatMulNBitsQuantizer(onnx.load(str(source)), block_size=32, is_symmetric=True, bits=bits, accuracy_level=4)
@@ -115,36 +93,48 @@ def n_bits(source: Path, target: Path, *, bits: int) -> None:
     quantiser.model.save_model_to_file(str(target), False)
 
 
-def ways(encoder: TurnEncoder, calibration: Sequence[Dialogue], memory_size: int, unfused: Path, shallow: dict[int, Path]) -> list[Way]:
-    """All that are compared, the reference first."""
+def by_row(source: Path, target: Path, feeds: Iterator[dict[str, Any]] | None, wide: slice) -> None:
+    """Integer products with a scale for each token, smoothed where there are turns to see the ranges; those in `wide` in eight bits."""
+    graph = split_attention(onnx.load(str(source)))
+    if feeds is not None:
+        onnx.save(graph, str(target))
+        graph = smooth(graph, activation_ranges(target, feeds), SMOOTHING)
+    onnx.save(integer_products(graph, [node.output[0] for node in products(graph)[wide]]), str(target))
+
+
+def ways(turns: Callable[[], Iterator[dict[str, Any]]], unfused: Path, shallow: dict[int, Path]) -> list[Way]:
+    """All that are compared, the reference first; `turns` gives calibration turns anew."""
 
     def static(source: Path, target: Path) -> None:
-        reader = Turns(source, encoder, calibration, memory_size)
         options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
         kinds: dict[str, Any] = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        reader = Turns(turns())
         quantize_static(str(source), str(target), reader, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=True, extra_options=options, **kinds)
 
-    def second(source: Path) -> list[str]:
-        return [node.name for node in products(source)[2::3]]
+    def named(source: Path, which: slice) -> list[str]:
+        return [node.name for node in products(onnx.load(str(source)))[which]]
 
-    def last(source: Path) -> list[str]:
-        attentions = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Attention"]
-        return [attentions[-1], *(node.name for node in products(source)[-3:])]
-
+    none, second, every, last = slice(0), slice(3, None, 4), slice(None), slice(-4, None)
     found = [
         Way("fp32", lambda source, target: quantise(source, target, "fp32")),
         Way("fp32, attention not fused", lambda source, target: quantise(unfused, target, "fp32"), quality=False),
-        Way("weights as int8 (shipped)", store_weights_as_int8),
-        Way("dynamic int8, 7 bits", dynamic),
-        Way("dynamic int8, 8 bits", lambda source, target: dynamic(source, target, bits=8)),
-        Way("dynamic int8, second feed-forward product exact", lambda source, target: dynamic(source, target, exact=second(source))),
-        Way("dynamic int8, last layer exact", lambda source, target: dynamic(source, target, exact=last(source))),
+        Way("weights as int8", store_weights_as_int8),
+        Way("dynamic int8, 7 bits", dynamic_products),
+        Way("dynamic int8, 8 bits", lambda source, target: dynamic_products(source, target, bits=8)),
+        Way("dynamic int8, 7 bits, second feed-forward product exact", lambda source, target: dynamic_products(source, target, exact=named(source, second))),
+        Way("dynamic int8, 7 bits, last layer exact", lambda source, target: dynamic_products(source, target, exact=named(source, last))),
+        Way("int8 by token, 7 bits", lambda source, target: by_row(source, target, None, none)),
+        Way("int8 by token, 7 bits, smoothed", lambda source, target: by_row(source, target, turns(), none)),
+        Way("the same, second feed-forward product in 8 bits: `int8-rows`", lambda source, target: quantise(source, target, "int8-rows", turns())),
+        Way("int8 by token, 8 bits", lambda source, target: by_row(source, target, None, every)),
         Way("static QDQ, matrix products", static),
         Way("MatMulNBits, 8 bits", lambda source, target: n_bits(source, target, bits=8)),
         Way("MatMulNBits, 4 bits", lambda source, target: n_bits(source, target, bits=4)),
     ]
     for depth, path in shallow.items():
-        found.append(Way(f"fp32, {depth} of the layers", lambda _, target, path=path: quantise(path, target, "fp32"), quality=False))  # type: ignore[misc]
+        found.append(
+            Way(f"`int8-rows`, {depth} layers", lambda _, target, path=path: quantise(path, target, "int8-rows", turns()), quality=False)  # type: ignore[misc]
+        )
     return found
 
 
@@ -234,7 +224,7 @@ def monitor_of(graph: Path, model: ModelFolder, folder: Path) -> Monitor:
     """The model folder with another graph."""
     folder.mkdir()
     (folder / MODEL).symlink_to(graph)
-    (folder / TOKENIZER).symlink_to(model.path / TOKENIZER)
+    (folder / TOKENIZER).symlink_to((model.path / TOKENIZER).resolve())
     return Monitor(TurnScorer(ModelFolder(folder, model.manifest)), DecisionPolicy(parse_policy(model.manifest.policy, where="manifest")))
 
 
@@ -268,22 +258,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, help="page with the markers; default: quantisation.md of the model")
     options = parser.parse_args()
-    folder = ModelFolder.open(options.model)
+    folder = load_folder(options.model)
     encoder = TurnEncoder.from_file(options.model / TOKENIZER, folder.manifest.encoding)
     dialogues = list(read_dialogues(options.data))
-    dialogues = dialogues[:: max(1, len(dialogues) // options.most)]
+    dialogues = dialogues[:: max(1, round(len(dialogues) / options.most))]
     windows = [encoder.windows(turn.content)[0] for one in dialogues[:: max(1, len(dialogues) // 150)] for turn in one.messages[:1]][:120]
     size, where, rows = folder.manifest.memory_size, machine(), []
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         full, unfused, shallow = graphs(options.model, place)
-        calibration = list(islice(read_dialogues(options.calibration), 0, 8000, 40))
-        tried = ways(encoder, calibration, size, unfused, shallow)
+        settings = load_run(options.model)[1]
+        tried = ways(lambda: exporting.calibration_feeds(full, options.model / TOKENIZER, settings, str(options.calibration)), unfused, shallow)
         paths = {way.name: place / f"way-{number}.onnx" for number, way in enumerate(tried)}
         for way in tried:
             way.write(full, paths[way.name])
         taken = times(paths, windows, size, options.rounds)
-        shapes = batches(paths["weights as int8 (shipped)"], windows, size, options.rounds)
+        shapes = batches(options.model / MODEL, windows, size, options.rounds)
         exact = list(score_dialogues(monitor_of(paths["fp32"], folder, place / "exact"), dialogues))
         for number, way in enumerate(tried):
             found: Cost | None = None

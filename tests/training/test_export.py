@@ -72,7 +72,7 @@ def test_torch_and_onnx_agree(graph: ServingGraph, exported: dict[str, Path], di
     assert memory < 1e-4
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+@pytest.mark.parametrize("precision", ["int8", "int8-rows", "int8-weights"])
 def test_the_quantised_graphs_load_and_stay_near(graph: ServingGraph, exported: dict[str, Path], precision: str) -> None:
     scorer = TurnScorer.load(exported[precision])
     probability, _, _ = largest_difference(graph, scorer, [*read_dialogues(SAMPLE), *ODD])
@@ -287,7 +287,7 @@ def test_a_graph_whose_memory_alone_differs_is_refused(finished: Path, tmp_path:
 
 @pytest.mark.usefixtures("quick")
 def test_a_quantised_graph_that_went_astray_is_refused(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(source: Path, target: Path, precision: str) -> None:
+    def wrong(source: Path, target: Path, precision: str, feeds: Any) -> None:
         quantise(source, target, precision)
         if precision != "fp32":
             tamper(target, lambda values: -20 * values)
@@ -313,7 +313,7 @@ def test_what_cannot_be_exported_is_refused(finished: Path, tmp_path: Path) -> N
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match="precision: found 'int4', expected one of fp32, int8, int8-weights"):
+    with pytest.raises(ValueError, match="precision: found 'int4', expected one of fp32, int8, int8-rows, int8-weights"):
         ExportSettings("n", "1", "p", "g", precision="int4")
 
 

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from tiny import SAMPLE, tiny_export_settings, tiny_settings
 
 import lastresort_training.export as module
@@ -23,8 +23,8 @@ from lastresort.conversation import Monitor, load
 from lastresort.data import read_dialogues
 from lastresort.errors import ArtifactError
 from lastresort.scoring import TurnScorer
-from lastresort_training.export import export, torch_dialogue
-from lastresort_training.graph import fuse_attention, quantise
+from lastresort_training.export import calibration_feeds, export, torch_dialogue
+from lastresort_training.graph import activation_ranges, fuse_attention, products, quantise, smooth, split_attention
 from lastresort_training.model import QuantisedLinear, ServingGraph, quantise_encoder
 from lastresort_training.quantisation import Cost, gate
 from lastresort_training.train import load_run, train
@@ -32,8 +32,8 @@ from lastresort_training.train import load_run, train
 
 @pytest.fixture(scope="module")
 def folders(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The finished run in fp32 and in int8, the latter through the gate."""
-    found = {precision: tmp_path_factory.mktemp("models") / precision for precision in ("fp32", "int8")}
+    """The finished run in fp32 and in both kinds of int8 arithmetic, these through the gate."""
+    found = {precision: tmp_path_factory.mktemp("models") / precision for precision in ("fp32", "int8", "int8-rows")}
     for precision, folder in found.items():
         export(finished, folder, tiny_export_settings(precision=precision, validation=str(SAMPLE)))
     return found
@@ -56,8 +56,53 @@ def test_memory_and_heads_stay_exact_in_int8(folders: dict[str, Path]) -> None:
     assert not [name for name in integer if "memory" in name or "heads" in name]
 
 
-def test_padding_changes_nothing(folders: dict[str, Path]) -> None:
-    session = onnxruntime.InferenceSession(str(folders["fp32"] / MODEL), providers=["CPUExecutionProvider"])
+def test_products_by_token_are_integers_and_memory_and_heads_stay_exact(folders: dict[str, Path]) -> None:
+    kinds = operators(folders["int8-rows"])
+    assert (kinds.count("MatMulIntegerToFloat"), kinds.count("MultiHeadAttention"), kinds.count("MatMul")) == (2 * 4, 2, 0)
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(folders["int8-rows"] / MODEL)).graph.initializer if t.name.endswith("_integers")}
+    wide = [value for value in weights.values() if value.dtype == np.uint8]
+    assert len(wide) == 2  # the second product of each layer's feed-forward part
+    assert all(value.shape == (64, 32) and value.min() >= 1 for value in wide)
+    assert all(np.abs(value.astype(int)).max() <= 64 for value in weights.values() if value.dtype == np.int8)  # two such sums fit into 16 bits
+
+
+def test_smoothing_and_splitting_attention_keep_the_function(folders: dict[str, Path], feeds: list[dict[str, Any]], tmp_path: Path) -> None:
+    source = folders["fp32"] / MODEL
+    split = split_attention(onnx.load(str(source)))
+    onnx.save(split, str(tmp_path / "split.onnx"))
+    ranges = activation_ranges(tmp_path / "split.onnx", feeds)
+    assert {len(value) for value in ranges.values()} == {32, 64}
+    onnx.save(smooth(split, ranges, 0.5), str(tmp_path / "smooth.onnx"))
+    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (source, tmp_path / "smooth.onnx")]
+    for feed in feeds:
+        for one, other in zip(*(session.run(None, feed) for session in sessions), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_smoothing_evens_out_what_is_rounded(folders: dict[str, Path], feeds: list[dict[str, Any]], tmp_path: Path) -> None:
+    onnx.save(split_attention(onnx.load(str(folders["fp32"] / MODEL))), str(tmp_path / "split.onnx"))
+    before = activation_ranges(tmp_path / "split.onnx", feeds)
+    onnx.save(smooth(onnx.load(str(tmp_path / "split.onnx")), before, 1.0), str(tmp_path / "smooth.onnx"))
+    after = activation_ranges(tmp_path / "smooth.onnx", feeds)
+    assert len(after) == len(products(onnx.load(str(tmp_path / "split.onnx"))))
+    for value in after.values():
+        np.testing.assert_allclose(value, 1.0, rtol=1e-4)  # at full strength every channel has the same range
+
+
+def test_products_by_token_need_turns(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="int8-rows: found no turns"):
+        quantise(folders["fp32"] / MODEL, tmp_path / MODEL, "int8-rows")
+
+
+@pytest.fixture
+def feeds(finished: Path, folders: dict[str, Path]) -> list[dict[str, Any]]:
+    settings = load_run(finished)[1]
+    return list(calibration_feeds(folders["fp32"] / MODEL, folders["fp32"] / TOKENIZER, settings, str(SAMPLE)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8-rows"])
+def test_padding_changes_nothing(folders: dict[str, Path], precision: str) -> None:
+    session = onnxruntime.InferenceSession(str(folders[precision] / MODEL), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(4)
     size = load_folder(folders["fp32"]).manifest.memory_size
     ids = generator.integers(5, 700, (2, 11))
