@@ -40,6 +40,15 @@ def renew(page: Path, name: str, begin: str, end: str, block: str) -> None:
         raise ConfigError(f"{page}: found no {name} block, expected {begin} … {end}")
 
 
+def _gated(found: Mapping[str, Any] | None) -> str:
+    """What the quantised graph costs against the full one (`quantisation.py`), in a sentence."""
+    if not found:
+        return "It was not compared with the fp32 graph on validation."
+    name, lost = max(((name, full - small) for name, (full, small) in found["average_precision"].items()), key=lambda item: item[1], default=("no label", 0.0))
+    decided = f"On validation {found['flipped']} of {found['conversations']} conversations are decided otherwise than by the fp32 graph"
+    return f"{decided}; the label that loses most average precision is `{name}` ({lost:.4f})."
+
+
 def number(value: float | None) -> str:
     """Three digits, or a dash where there is nothing to measure."""
     return "–" if value is None else f"{value:.3f}"
@@ -216,6 +225,7 @@ perfectly calibrated model shows some, as the last column says.
 
 Base: {base}. Data: {provenance.get("data", unknown)}. Licence: {provenance.get("licence", unknown)}.
 Precision `{provenance["precision"]}`: over the {agreement["turns"]} golden turns, probabilities differ from torch by at most {agreement["probability"]:.4f}.
+{_gated(provenance.get("quantisation"))}
 `distress`, `end_request`, `violent_intent` and large parts of `persistence` are learnt from our own material alone; numbers for them say how well our own
 writing is recognised.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lastresort.artifact import load_folder, read_manifest
+from lastresort.artifact import load_folder, read_manifest, write_manifest
 from lastresort.cli import app
 from lastresort.data import read_dialogues, write_dialogues
 from lastresort.errors import ConfigError
@@ -116,3 +116,18 @@ def test_missed_targets_stand_out() -> None:
     assert targets_table(found).splitlines()[2:] == ["| a | ≥ 0.9 | 0.500 | **no** | 10 | 5 |  |", "| b | ≤ 3% | 2.0% | yes | 10 | 0 | 1 of 50 |"]
     compared = targets_table([replace(found[0], before=0.4), found[1]]).splitlines()
     assert compared[2] == "| a | ≥ 0.9 | 0.500 | 0.400 | **no** | 10 | 5 |  |"
+
+
+def test_the_card_says_what_quantising_costs(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    assert "It was not compared with the fp32 graph on validation." in write_and_read(folder)
+    figures = {"conversations": 40, "flipped": 3, "average_precision": {"harm": [0.9, 0.8975], "hate": [0.8, 0.81]}}
+    write_manifest(folder, replace(manifest, provenance={**manifest.provenance, "quantisation": figures}))
+    page = write_and_read(folder)
+    assert "On validation 3 of 40 conversations are decided otherwise than by the fp32 graph" in page
+    assert "the label that loses most average precision is `harm` (0.0025)." in page
+
+
+def write_and_read(folder: Path) -> str:
+    write_card(folder, None)
+    return (folder / "README.md").read_text(encoding="utf-8")
