@@ -22,8 +22,8 @@ PRECISIONS = ("fp32", "int8", "int8-rows", "int8-weights")
 ROW = 127
 """Activations by row lie in -127…127, stored as 0…254."""
 NARROW, WIDE = 64, 127
-"""Weights lie in -64…64, which CPUs that multiply unsigned by signed bytes without VNNI can sum without saturating; or in -127…127, stored as 1…255, which
-every CPU multiplies exactly, more slowly."""
+"""Weights lie in -64…64, which CPUs that multiply unsigned by signed bytes without VNNI can sum without saturating; or in -127…127, stored as 1…255:
+unsigned by unsigned bytes are widened before they are multiplied, so nothing saturates, but it takes longer."""
 SMOOTHING = 0.5
 """Strength for `int8-rows`; the value of the paper."""
 ATTENTION = (("Reshape", 0), ("Transpose", 0), ("MatMul", 0), ("Softmax", 0), ("Add", 0), ("Mul", 0), ("MatMul", 0))
