@@ -16,6 +16,7 @@ from lastresort.metrics import clopper_pearson
 from lastresort_data import markdown
 
 from .export import finish
+from .quantisation import most_lost
 from .record import CURVES, TRAINING, draw_curves, read_runs
 from .targets import Found, read_targets
 
@@ -44,7 +45,7 @@ def _gated(found: Mapping[str, Any] | None) -> str:
     """What the quantised graph costs against the full one (`quantisation.py`), in a sentence."""
     if not found:
         return "It was not compared with the fp32 graph on validation."
-    name, lost = max(((name, full - small) for name, (full, small) in found["average_precision"].items()), key=lambda item: item[1], default=("no label", 0.0))
+    name, lost = most_lost(found["average_precision"])
     decided = f"On validation {found['flipped']} of {found['conversations']} conversations are decided otherwise than by the fp32 graph"
     return f"{decided}; the label that loses most average precision is `{name}` ({lost:.4f})."
 

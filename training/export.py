@@ -78,8 +78,8 @@ class ExportSettings:
             raise ValueError(f"precision: found {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
 
 
-def to_onnx(graph: ServingGraph, memory_size: int, target: Path) -> None:
-    """Writes the fp32 graph, optimised (constants folded, attention, GELU and layer norm fused)."""
+def to_onnx(graph: ServingGraph, memory_size: int, target: Path, *, attention: bool = True) -> None:
+    """Writes the fp32 graph, optimised (constants folded, GELU, layer norm and, if `attention`, attention fused)."""
     tokens = torch.ones(2, 9, dtype=torch.int64)
     example = (tokens, tokens.clone(), torch.zeros_like(tokens), torch.zeros(2, memory_size))
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim("length", min=2, max=512)
@@ -91,10 +91,10 @@ def to_onnx(graph: ServingGraph, memory_size: int, target: Path) -> None:
         raw = Path(folder) / "raw.onnx"
         assert program is not None  # dynamo export returns a program
         program.save(str(raw), external_data=False)
-        _fuse(raw, graph, target)
+        _fuse(raw, graph, target, attention)
 
 
-def _fuse(raw: Path, graph: ServingGraph, target: Path) -> None:
+def _fuse(raw: Path, graph: ServingGraph, target: Path, attention: bool) -> None:
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
@@ -103,7 +103,7 @@ def _fuse(raw: Path, graph: ServingGraph, target: Path) -> None:
     options.enable_embed_layer_norm = False
     heads, width = int(config.num_attention_heads), int(config.hidden_size)
     optimised = optimize_model(str(raw), "bert", num_heads=heads, hidden_size=width, optimization_options=options, opt_level=1)
-    onnx.save(fuse_attention(optimised.model, heads), str(target))
+    onnx.save(fuse_attention(optimised.model, heads) if attention else optimised.model, str(target))
     _drop_metadata(target)
 
 

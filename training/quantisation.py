@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ MOST_LOST = 0.003
 """Of any label's average precision."""
 MOST_FLIPPED = 0.003
 """Share of conversations that are called otherwise, or end elsewhere."""
+
+
+def most_lost(average_precision: Mapping[str, Sequence[float]]) -> tuple[str, float]:
+    """Of label to (full, quantised): the label that loses most, and how much."""
+    return max(((name, full - small) for name, (full, small) in average_precision.items()), key=lambda item: item[1], default=("no label", 0.0))
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Cost:
     @property
     def lost(self) -> tuple[str, float]:
         """The label that loses most average precision, and how much."""
-        return max(((name, full - small) for name, (full, small) in self.average_precision.items()), key=lambda item: item[1], default=("no label", 0.0))
+        return most_lost(self.average_precision)
 
     def failures(self) -> list[str]:
         """What stands against shipping it; empty if nothing does."""

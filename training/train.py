@@ -353,16 +353,16 @@ def _layers_of(weights: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[
 def load_teacher(settings: TrainConfig) -> Teacher:
     """The model of `model.teacher`. Raises `ConfigError` if there is none, or its labels or its reading of text are others."""
     folder = Path(str(settings.model.teacher))
-    theirs, _, _ = finished(folder, "model.teacher")
+    model, theirs, _ = load_run(folder, "model.teacher")
     ours = [(label.name, label.speaker) for label in settings.labels]
     if [(label.name, label.speaker) for label in theirs.labels] != ours or theirs.encoding != settings.encoding:
         raise ConfigError(f"model.teacher: {folder}: found other labels or another encoding, expected those of this run")
-    return Teacher(load_run(folder)[0], [TOKEN_TYPE[label.speaker] for label in settings.labels], settings.optimiser.teacher_weight)
+    return Teacher(model, [TOKEN_TYPE[label.speaker] for label in settings.labels], settings.optimiser.teacher_weight)
 
 
-def load_run(run: Path) -> tuple[TurnModel, TrainConfig, dict[str, Any]]:
-    """The trained model (in eval mode), its config and its record, of a finished run or of a model folder with its weights in fp16. Raises `ConfigError`."""
-    settings, record, file = finished(run, "")
+def load_run(run: Path, key: str = "") -> tuple[TurnModel, TrainConfig, dict[str, Any]]:
+    """The trained model (in eval mode), its config and its record; arguments and errors as of `finished`."""
+    settings, record, file = finished(run, key)
     own = settings.model
     model = build_model(own.base, len(settings.labels), own.memory_size, own.dropout, own.layers, attn_implementation="eager")
     model.load_state_dict(read_weights(file))

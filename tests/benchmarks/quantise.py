@@ -143,12 +143,7 @@ def graphs(model: Path, folder: Path) -> tuple[Path, Path, dict[int, Path]]:
     trained, config, _ = load_run(model)
     full, unfused = folder / "fp32.onnx", folder / "unfused.onnx"
     exporting.to_onnx(ServingGraph(trained).eval(), config.model.memory_size, full)
-    fuse = exporting.fuse_attention
-    try:
-        exporting.fuse_attention = lambda graph, heads: graph  # type: ignore[assignment]
-        exporting.to_onnx(ServingGraph(copy.deepcopy(trained)).eval(), config.model.memory_size, unfused)
-    finally:
-        exporting.fuse_attention = fuse
+    exporting.to_onnx(ServingGraph(trained).eval(), config.model.memory_size, unfused, attention=False)
     shallow = {}
     for layers in ((0, 2, 3, 5), (0, 2, 5)):
         small = copy.deepcopy(trained)
