@@ -17,6 +17,8 @@ Written by `python data/written/coverage.py > data/written/coverage.md`. Planned
 DIMENSIONS = ("register", "length", "age", "background", "dialect", "mood", "assistant", "style")
 PLAIN = {"ordinary_help", "small_talk"}
 """Harmless kinds that nobody would mistake; the other harmless ones are edgy."""
+NAMED = 10
+"""Axes with at least so many contrast pairs have a line of their own."""
 BINS = ((1, 3), (4, 5), (6, 7), (8, 11), (12, 15), (16, 999))
 
 
@@ -74,7 +76,8 @@ def report() -> str:
     harmless = [meta for meta in written if meta["harmless"]]
     edgy = [meta for meta in harmless if meta["kind"] not in PLAIN]
     lengths = Counter(next(place for place, (low, high) in enumerate(BINS) if low <= len(one["messages"]) <= high) for one in conversations)
-    axes = Counter(axis for _, axis in {(one["meta"]["pair"], one["meta"]["axis"]) for one in dialogues if "pair" in one["meta"]})
+    axes: Counter[str] = Counter(axis for _, axis in {(one["meta"]["pair"], one["meta"]["axis"]) for one in dialogues if "pair" in one["meta"]})
+    named = [[axis, count] for axis, count in sorted(axes.items(), key=lambda item: (-item[1], item[0])) if count >= NAMED]
     parts = [
         INTRODUCTION,
         "## Totals\n",
@@ -87,7 +90,7 @@ def report() -> str:
         table(["messages", "written"], [[f"{low}–{high}" if high < 999 else f"{low} or more", lengths[place]] for place, (low, high) in enumerate(BINS)]),
         *(part for name in DIMENSIONS for part in (f"\n## {name.capitalize()}\n", compared(name, planned, written))),
         "\n## Contrast pairs by axis\n",
-        table(["axis", "pairs"], [[axis, count] for axis, count in sorted(axes.items(), key=lambda item: (-item[1], item[0]))]),
+        table(["axis", "pairs"], [*named, [f"{len(axes) - len(named)} axes below {NAMED} pairs each", axes.total() - sum(count for _, count in named)]]),
     ]
     return "\n".join(parts)
 
