@@ -77,7 +77,7 @@ def report() -> str:
     edgy = [meta for meta in harmless if meta["kind"] not in PLAIN]
     lengths = Counter(next(place for place, (low, high) in enumerate(BINS) if low <= len(one["messages"]) <= high) for one in conversations)
     axes: Counter[str] = Counter(axis for _, axis in {(one["meta"]["pair"], one["meta"]["axis"]) for one in dialogues if "pair" in one["meta"]})
-    named = [[axis, count] for axis, count in sorted(axes.items(), key=lambda item: (-item[1], item[0])) if count >= NAMED]
+    named = [(axis, count) for axis, count in sorted(axes.items(), key=lambda item: (-item[1], item[0])) if count >= NAMED]
     parts = [
         INTRODUCTION,
         "## Totals\n",
@@ -90,7 +90,7 @@ def report() -> str:
         table(["messages", "written"], [[f"{low}–{high}" if high < 999 else f"{low} or more", lengths[place]] for place, (low, high) in enumerate(BINS)]),
         *(part for name in DIMENSIONS for part in (f"\n## {name.capitalize()}\n", compared(name, planned, written))),
         "\n## Contrast pairs by axis\n",
-        table(["axis", "pairs"], [*named, [f"{len(axes) - len(named)} axes below {NAMED} pairs each", axes.total() - sum(count for _, count in named)]]),
+        table(["axis", "pairs"], [*named, (f"{len(axes) - len(named)} axes below {NAMED} pairs each", axes.total() - sum(count for _, count in named))]),
     ]
     return "\n".join(parts)
 
