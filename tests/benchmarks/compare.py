@@ -134,10 +134,11 @@ def side_by_side(actions: Mapping[str, Sequence[Callable[[], object]]], rounds: 
     for name in names:
         actions[name][0]()
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
+    order = random.Random(8)
+    for _ in range(rounds):
         total = dict.fromkeys(names, 0.0)
         for place in range(len(actions[names[0]])):
-            for name in random.Random(number * 1_000_003 + place).sample(names, len(names)):
+            for name in order.sample(names, len(names)):
                 start = time.perf_counter()
                 actions[name][place]()
                 total[name] += time.perf_counter() - start
