@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lastresort.types import Dialogue
 from lastresort_data.noise import vary
 
 from .config import DataSettings, TrainConfig
+from .slices import HARMLESS, groups_of
 
 UNKNOWN = -100.0
 """Stands for an absent label in tensors; masked in the loss and in metrics. The same value that Trainer pads with."""
@@ -112,10 +113,28 @@ def encode_dialogues(dialogues: Iterable[Dialogue], encoder: TurnEncoder, config
         yield from encode_dialogue(dialogue, encoder, labels, config.data)
 
 
-def read_again(dialogues: Iterable[Dialogue], settings: DataSettings) -> Iterator[Dialogue]:
-    """Each dialogue as often as its source's share says; readings after the first are respelled. The same every time: chance hangs on the dialogue's id."""
+def harmless_mention(dialogue: Dialogue, triggers: Collection[str]) -> bool:
+    """Whether a user turn names a protected group, a trigger is known of every turn that does, and no known trigger is above `slices.HARMLESS` anywhere."""
+    user = [turn for turn in dialogue.messages if turn.role == "user"]
+    known = [[turn.labels[name] for name in triggers if name in turn.labels] for turn in user]
+    if any(value > HARMLESS for values in known for value in values):
+        return False
+    mentions = [values for turn, values in zip(user, known, strict=True) if groups_of(turn.content)]
+    return bool(mentions) and all(mentions)
+
+
+def read_again(dialogues: Iterable[Dialogue], settings: DataSettings, triggers: Collection[str] = ()) -> Iterator[Dialogue]:
+    """Each dialogue as often as its source's share says; readings after the first are respelled. The same every time: chance hangs on the dialogue's id.
+
+    Args:
+        dialogues: of a training split.
+        settings: `shares`, `harmless_mentions`, `variation`.
+        triggers: names of the trigger labels, by which a dialogue is harmless.
+    """
     for dialogue in dialogues:
         share = settings.shares.get(dialogue.source, 1.0)
+        if settings.harmless_mentions != 1 and harmless_mention(dialogue, triggers):
+            share *= settings.harmless_mentions
         rng = random.Random(f"{dialogue.source}\x00{dialogue.id}")
         for reading in range(int(share) + (rng.random() < share % 1)):
             yield dialogue if reading == 0 else respelled(dialogue, settings, rng)
@@ -134,13 +153,14 @@ def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, 
         DataError: a missing file, a bad line, or no dialogue at all.
     """
     labels = [(label.name, label.speaker) for label in config.labels]
+    triggers = [label.name for label in config.labels if label.role == "trigger"]
     made_of = (data_digest(paths), encoder.digest, labels, asdict(config.data), FEATURES, training)
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
     def rows() -> Iterator[dict[str, Any]]:
         for path in paths:
             dialogues = read_dialogues(path)
-            yield from encode_dialogues(read_again(dialogues, config.data) if training else dialogues, encoder, config)
+            yield from encode_dialogues(read_again(dialogues, config.data, triggers) if training else dialogues, encoder, config)
 
     target = cache / key
     if not target.is_dir():

@@ -72,6 +72,21 @@ def test_shares_say_how_often_a_source_is_read_and_readings_after_the_first_are_
         replace(LIMITS, shares={"here": -1})
 
 
+def test_harmless_dialogues_that_name_a_group_are_read_oftener() -> None:
+    def count(text: str, labels: dict[str, float], limits: DataSettings) -> int:
+        return len(list(read_again([talk(("user", "hello", {}), ("user", text, labels))], limits, ("harm",))))
+
+    often = replace(LIMITS, harmless_mentions=3)
+    assert count("the Muslim women of our choir sing", {"harm": 0.0}, often) == 3
+    assert count("the Muslim women of our choir sing", {"harm": 0.0}, LIMITS) == 1
+    assert count("the old women of our choir sing", {"harm": 0.0}, replace(often, shares={"here": 0})) == 0
+    assert count("all women are stupid", {"harm": 1.0}, often) == 1
+    assert count("all women are here", {}, often) == 1  # nobody knows whether it is harmless
+    assert count("our choir sings", {"harm": 0.0}, often) == 1
+    with pytest.raises(ValueError, match=r"data\.harmless_mentions: found -1"):
+        replace(LIMITS, harmless_mentions=-1)
+
+
 def test_only_the_training_split_is_read_again(encoder: TurnEncoder, recipe: TrainConfig, tmp_path: Path) -> None:
     write_dialogues([talk(("user", "hello", {"harm": 0.0}))], tmp_path / "d.jsonl")
     thrice = replace(recipe, data=replace(recipe.data, shares={"here": 3}))
