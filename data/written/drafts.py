@@ -51,10 +51,10 @@ def parse_labels(text: str | None, role: str, where: str, errors: list[str]) -> 
             errors.append(f"{where}: {item!r} is outside 0…1")
         labels[name] = number
     if role == "user":
-        harm = max(labels[name] for name in TRIGGERS)
-        if harm > 0 and labels["severity"] == 0:
+        harm = max((labels[name] for name in TRIGGERS if name in labels), default=0.0)
+        if harm > 0 and labels.get("severity") == 0:
             errors.append(f"{where}: a trigger without severity")
-        if harm == 0 and labels["severity"] > 0:
+        if harm == 0 and labels.get("severity", 0) > 0:
             errors.append(f"{where}: severity without a trigger")
         labels["harm"] = harm
     return labels
