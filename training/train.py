@@ -11,8 +11,12 @@ import json
 import math
 import re
 import shutil
+import sys
+import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +76,33 @@ class HeadFirst(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Freezes or frees the encoder."""
         self.model.encoder_frozen = state.global_step < self.share * state.max_steps
+
+
+class Pace(TrainerCallback):
+    """Says on standard error, at every line of the log, how far a run is and when it will end at the pace so far: a run of days is seen in its first minute."""
+
+    def __init__(self) -> None:
+        self.started, self.first = 0.0, 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Starts the clock; a resumed run counts from where it goes on."""
+        self.started, self.first = time.monotonic(), state.global_step
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """One line."""
+        done = state.global_step - self.first
+        if state.is_world_process_zero and done > 0 and "loss" in (logs or {}):
+            pace = (time.monotonic() - self.started) / done
+            left = timedelta(seconds=round(pace * (state.max_steps - state.global_step)))
+            print(f"step {state.global_step} of {state.max_steps}, {pace:.2f} s a step, {left} left", file=sys.stderr, flush=True)
+
+
+def warn_of_emulation(precision: str) -> None:
+    """Warns when bf16 is asked for on a CPU that does not compute in it: PyTorch then emulates it, more than ten times as slow as fp32."""
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    known = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if name in has]
+    if precision == "bf16" and not torch.cuda.is_available() and known and not any(has[name] for name in known):
+        warnings.warn("run.precision: found bf16 on a CPU without bf16 arithmetic, which emulates it far slower than fp32; expected fp32", stacklevel=2)
 
 
 def parameter_groups(model: TurnModel, settings: TrainConfig) -> list[dict[str, Any]]:
@@ -190,6 +221,7 @@ def train(settings: TrainConfig, command: Sequence[str] = ()) -> Path:
         ConfigError: base weights or settings that do not fit.
         DataError: a missing or bad file, or a label that the data do not know.
     """
+    warn_of_emulation(settings.run.precision)
     set_seed(settings.run.seed)
     if settings.run.threads:
         torch.set_num_threads(settings.run.threads)
@@ -256,7 +288,7 @@ def _fit(model: TurnModel, settings: TrainConfig, train_set: Dataset, validation
         eval_dataset=validation,
         data_collator=DialogueCollator(len(settings.labels)),
         compute_metrics=metrics,
-        callbacks=[HeadFirst(model, head_share), EarlyStoppingCallback(settings.run.patience)],
+        callbacks=[HeadFirst(model, head_share), Pace(), EarlyStoppingCallback(settings.run.patience)],
     )
     newest = get_last_checkpoint(str(output)) if output.is_dir() else None  # type: ignore[no-untyped-call]
     trainer.train(resume_from_checkpoint=newest)

@@ -29,7 +29,7 @@ from lastresort_training.config import TrainConfig
 from lastresort_training.data import UNKNOWN, DialogueCollator, data_digest, encode_dialogues
 from lastresort_training.model import Teacher, TurnModel, build_model
 from lastresort_training.record import TRAINING
-from lastresort_training.train import CONFIG, PER_LABEL, RUN, TOKENIZER, WEIGHTS, TurnTrainer, load_run, parameter_groups, train, warm_start
+from lastresort_training.train import CONFIG, PER_LABEL, RUN, TOKENIZER, WEIGHTS, TurnTrainer, load_run, parameter_groups, train, warm_start, warn_of_emulation
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -158,6 +158,26 @@ def test_training_stops_early_without_improvement(settings: TrainConfig, tmp_pat
     monkeypatch.setattr(module, "label_average_precision", lambda *_: {"harm": 0.5})
     run = train(changed(settings, tmp_path / "run", run__eval_steps=1, run__patience=2))
     assert steps_of(run) == [1, 2, 3]
+
+
+def test_a_run_says_how_far_it_is(settings: TrainConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = replace(settings.run, output=str(tmp_path / "run"), log_steps=1)
+    train(replace(settings, run=run))
+    lines = [line for line in capfd.readouterr().err.splitlines() if " s a step, " in line]
+    total = int(lines[0].split()[3].rstrip(","))
+    assert [line.split(",")[0] for line in lines] == [f"step {step} of {total}" for step in range(1, total + 1)]
+    assert lines[-1].endswith("0:00:00 left")
+
+
+def test_bf16_that_a_cpu_would_emulate_is_warned_of(monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "amx_bf16": True}, raising=False)
+    warn_of_emulation("bf16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "amx_bf16": False}, raising=False)
+    warn_of_emulation("fp32")
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"run\.precision: found bf16 on a CPU without bf16 arithmetic"):
+        warn_of_emulation("bf16")
 
 
 def test_a_label_that_nobody_knows_is_an_early_error(settings: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
