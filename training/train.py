@@ -29,7 +29,7 @@ from torch.optim import AdamW
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from lastresort.artifact import MANIFEST, read_manifest
+from lastresort.artifact import MANIFEST
 from lastresort.config import parse_settings, read_settings
 from lastresort.encoding import TOKEN_TYPE, TurnEncoder
 from lastresort.errors import ConfigError, DataError
@@ -337,18 +337,11 @@ def warm_start(model: TurnModel, settings: TrainConfig, start: Path) -> list[str
     `model.layers`, those layers are taken of a deeper encoder.
 
     Raises:
-        ConfigError: no weights there, or weights of another shape.
+        ConfigError: as of `finished`, or weights of another shape.
     """
-    if (start / MANIFEST).is_file():
-        theirs, file = read_manifest(start).labels, start / PORTABLE
-    elif (start / CONFIG).is_file():
-        theirs, file = read_settings(TrainConfig, start / CONFIG).labels, start / WEIGHTS
-    else:
-        raise ConfigError(f"model.start: {start}: found neither {CONFIG} nor {MANIFEST}, expected a finished training run or a model folder")
-    if not file.is_file():
-        raise ConfigError(f"model.start: {start}: found no {file.name}, expected the weights of a finished training run or of a model folder")
+    theirs, _, file = finished(start, "model.start")
     weights = _layers_of(read_weights(file), settings.model.layers)
-    place = {(label.name, label.speaker): number for number, label in enumerate(theirs)}
+    place = {(label.name, label.speaker): number for number, label in enumerate(theirs.labels)}
     pairs = [(number, place[label.name, label.speaker]) for number, label in enumerate(settings.labels) if (label.name, label.speaker) in place]
     state = model.state_dict()
     for name in ("heads.weight", "heads.bias"):

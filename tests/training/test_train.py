@@ -240,7 +240,7 @@ def test_a_warm_start_goes_on_from_a_finished_run(settings: TrainConfig, finishe
 
 
 def test_a_warm_start_that_does_not_fit_is_an_early_error(settings: TrainConfig, finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.start: .*found neither .*expected a finished training run or a model folder"):
+    with pytest.raises(ConfigError, match=r"model\.start: .*found no config\.yaml, expected a finished training run, or a model folder"):
         train(changed(settings, tmp_path / "a", model__start=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match=r"model\.start: .*found no weights\.safetensors"):
         train(changed(settings, tmp_path / "d", model__start=str(ROOT / "tests" / "tiny_model")))
