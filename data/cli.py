@@ -112,13 +112,14 @@ def compose_mixture(
     out_dir: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("work/mixture"),
     only: Annotated[str | None, typer.Option("--only", help="train or validation; else both")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="in place of the mixture's: another choice of capped rows, and dialogues composed afresh")] = None,
+    against: Annotated[Path | None, typer.Option("--against", help="validation file whose texts train may not say; needed with --only train")] = None,
 ) -> None:
     """Writes OUT/train.jsonl, validation.jsonl and counts.json: real turns, capped, and dialogues composed from them."""
     if only not in (None, *compose.SPLITS):
         raise typer.BadParameter(f"found {only!r}, expected train or validation", param_hint="--only")
     settings = compose.read_config(config)
     settings = settings if seed is None else replace(settings, seed=seed)
-    compose.write_mixture(settings, prepared, out_dir, compose.SPLITS if only is None else (only,))
+    compose.write_mixture(settings, prepared, out_dir, compose.SPLITS if only is None else (only,), against=against)
     typer.echo((out_dir / "counts.json").read_text(encoding="utf-8"))
 
 

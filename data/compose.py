@@ -319,21 +319,32 @@ class _Counts:
         }
 
 
-def write_mixture(config: ComposeConfig, prepared_dir: str | Path, out_dir: str | Path, splits: Sequence[str] = SPLITS) -> dict[str, Any]:
+def write_mixture(
+    config: ComposeConfig, prepared_dir: str | Path, out_dir: str | Path, splits: Sequence[str] = SPLITS, *, against: Path | None = None
+) -> dict[str, Any]:
     """Writes `train.jsonl`, `validation.jsonl` (or one of them) and `counts.json` into a folder and gives the counts back.
+
+    Args:
+        config: the mixture.
+        prepared_dir: folder made by `prepare` or `clean`.
+        out_dir: folder to write to.
+        splits: of `SPLITS`, those to write.
+        against: validation file of another mixture, whose texts train may not say either (as it may not say those of its own).
 
     Real and composed dialogues are shuffled together by a seeded rank of their ids.
     Memory holds the pools of material and one bucket of a split at a time.
 
     Raises:
         ConfigError: a required source is missing.
-        DataError: a prepared file breaks the contract, a kind finds no material, or an id is used twice.
+        DataError: a prepared file or `against` breaks the contract, a kind finds no material, or an id is used twice.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     counts: dict[str, Any] = {"config": Path(config.name).name, "seed": config.seed}
     # validation first: what it says after shortening and composing may not be said in train, nor what is held out in either
     banned = set(read_held_out(Path(prepared_dir)))
+    if against is not None:
+        banned |= texts_said(against)
     done = {split: _write_split(config, Path(prepared_dir), out_dir, split, banned) for split in reversed(SPLITS) if split in splits}
     counts.update({split: done[split] for split in SPLITS if split in done})
     (out_dir / "counts.json").write_bytes(json.dumps(counts, indent=1).encode() + b"\n")
@@ -353,8 +364,13 @@ def _write_split(config: ComposeConfig, prepared_dir: Path, out_dir: Path, split
                 stream.writelines(line[RANK_DIGITS:] for line in sorted(bucket.read_bytes().splitlines(keepends=True)))
         whole.replace(out_dir / f"{split}.jsonl")
     if split == "validation":
-        banned.update(text_key(text) for dialogue in read_dialogues(out_dir / "validation.jsonl") for text in texts_of(dialogue))
+        banned |= texts_said(out_dir / "validation.jsonl")
     return counts.to_json()
+
+
+def texts_said(path: Path) -> set[str]:
+    """Keys of all texts of a file of dialogues that count as said (`texts_of`)."""
+    return {text_key(text) for dialogue in read_dialogues(path) for text in texts_of(dialogue)}
 
 
 def _allowed(dialogues: Iterable[Dialogue], banned: Set[str]) -> Iterator[Dialogue]:

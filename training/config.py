@@ -22,9 +22,9 @@ class DataSettings:
         context_labels: labels that depend on earlier turns.
         shares: source to how often each of its training dialogues is read in an epoch: 0.5 reads a fixed half of them, 2.5 all twice and half of them once
             more; 1 if not named. Equalises groups of very different size without another mixture.
-        harmless_mentions: factor on the share of dialogues in which a user turn names a protected group (training/slices.py) and nothing is harmful. Sources of
-            hate have few of them beside the many hateful mentions, and a model learns the name for the hatred (Dixon et al. 2018, "Measuring and mitigating
-            unintended bias in text classification").
+        harmless_mentions: factor on the share of dialogues in which a user turn names a protected group (training/slices.py), `hate` or `harm` is known of it,
+            and no trigger or veto holds. Sources of hate have few of them beside the many hateful mentions, and a model learns the name for the hatred
+            (Dixon et al. 2018, "Measuring and mitigating unintended bias in text classification").
         variation: how user turns are respelled in every reading of a dialogue but its first (data/noise.py).
         context_turns: for comparison alone: so many earlier turns are read as text before each turn, in one window, and there is no memory. Such a
             run cannot be exported.
@@ -53,8 +53,8 @@ class ModelSettings:
 
     Attributes:
         base: local folder, hub id, or `package:NAME/FOLDER` for weights that lie inside an installed Python package.
-        start: a finished run, or a model folder with `weights.safetensors`, whose weights to start from (warm start); the head of a label that it does
-            not know is new. null starts from the pretrained encoder and new heads.
+        start: a finished run, or a model folder with `weights.safetensors` and `training.json`, whose weights to start from (warm start); the head of a label
+            that it does not know is new. null starts from the pretrained encoder and new heads.
         teacher: a finished run, or a model folder with its weights, with the same labels, from whose scores to learn as well (distillation, see
             `optimiser.teacher_weight`); null for none.
         memory_size: length of the carried memory.

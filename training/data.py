@@ -113,27 +113,26 @@ def encode_dialogues(dialogues: Iterable[Dialogue], encoder: TurnEncoder, config
         yield from encode_dialogue(dialogue, encoder, labels, config.data)
 
 
-def harmless_mention(dialogue: Dialogue, triggers: Collection[str]) -> bool:
-    """Whether a user turn names a protected group, a trigger is known of every turn that does, and no known trigger is above `slices.HARMLESS` anywhere."""
+def harmless_mention(dialogue: Dialogue, grave: Collection[str]) -> bool:
+    """Whether a user turn names a protected group, `hate` or `harm` is known of every turn that does, and nothing grave is above `slices.HARMLESS` anywhere."""
     user = [turn for turn in dialogue.messages if turn.role == "user"]
-    known = [[turn.labels[name] for name in triggers if name in turn.labels] for turn in user]
-    if any(value > HARMLESS for values in known for value in values):
+    if any(turn.labels.get(name, 0.0) > HARMLESS for turn in user for name in grave):
         return False
-    mentions = [values for turn, values in zip(user, known, strict=True) if groups_of(turn.content)]
-    return bool(mentions) and all(mentions)
+    naming = [turn for turn in user if groups_of(turn.content)]
+    return bool(naming) and all("hate" in turn.labels or "harm" in turn.labels for turn in naming)
 
 
-def read_again(dialogues: Iterable[Dialogue], settings: DataSettings, triggers: Collection[str] = ()) -> Iterator[Dialogue]:
+def read_again(dialogues: Iterable[Dialogue], settings: DataSettings, grave: Collection[str]) -> Iterator[Dialogue]:
     """Each dialogue as often as its source's share says; readings after the first are respelled. The same every time: chance hangs on the dialogue's id.
 
     Args:
         dialogues: of a training split.
         settings: `shares`, `harmless_mentions`, `variation`.
-        triggers: names of the trigger labels, by which a dialogue is harmless.
+        grave: names of triggers and vetoes: a dialogue is harmless where none of them is known to hold.
     """
     for dialogue in dialogues:
         share = settings.shares.get(dialogue.source, 1.0)
-        if settings.harmless_mentions != 1 and harmless_mention(dialogue, triggers):
+        if settings.harmless_mentions != 1 and harmless_mention(dialogue, grave):
             share *= settings.harmless_mentions
         rng = random.Random(f"{dialogue.source}\x00{dialogue.id}")
         for reading in range(int(share) + (rng.random() < share % 1)):
@@ -147,20 +146,21 @@ def respelled(dialogue: Dialogue, settings: DataSettings, rng: random.Random) ->
 
 
 def load_split(paths: Sequence[str], encoder: TurnEncoder, config: TrainConfig, cache: Path, *, training: bool = False) -> Dataset:
-    """All dialogues of JSONL files, encoded and cached on disk (Arrow, memory-mapped); of a training split as often as `data.shares` says.
+    """All dialogues of JSONL files, encoded and cached on disk (Arrow, memory-mapped); of a training split as often as `data.shares` and
+    `data.harmless_mentions` say.
 
     Raises:
         DataError: a missing file, a bad line, or no dialogue at all.
     """
     labels = [(label.name, label.speaker) for label in config.labels]
-    triggers = [label.name for label in config.labels if label.role == "trigger"]
-    made_of = (data_digest(paths), encoder.digest, labels, asdict(config.data), FEATURES, training)
+    grave = [label.name for label in config.labels if label.role in ("trigger", "veto")]
+    made_of = (data_digest(paths), encoder.digest, labels, grave, asdict(config.data), FEATURES, training)
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
 
     def rows() -> Iterator[dict[str, Any]]:
         for path in paths:
             dialogues = read_dialogues(path)
-            yield from encode_dialogues(read_again(dialogues, config.data, triggers) if training else dialogues, encoder, config)
+            yield from encode_dialogues(read_again(dialogues, config.data, grave) if training else dialogues, encoder, config)
 
     target = cache / key
     if not target.is_dir():

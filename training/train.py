@@ -315,13 +315,14 @@ def finished(folder: Path, key: str) -> tuple[TrainConfig, dict[str, Any], Path]
     """
     where = f"{key}: {folder}" if key else str(folder)
     if (folder / MANIFEST).is_file():
-        if not (folder / PORTABLE).is_file():
-            raise ConfigError(f"{where}: found no {PORTABLE}, expected the weights of a finished training run or of a model folder")
+        for name in (PORTABLE, TRAINING):
+            if not (folder / name).is_file():
+                raise ConfigError(f"{where}: found no {name}, expected a finished training run, or a model folder with {PORTABLE} and {TRAINING}")
         record = read_runs(folder)[-1]
         return parse_settings(TrainConfig, record["settings"], where=f"{folder / TRAINING}: settings"), record, folder / PORTABLE
     for name in (CONFIG, WEIGHTS, RUN, TOKENIZER):
         if not (folder / name).is_file():
-            raise ConfigError(f"{where}: found no {name}, expected a finished training run, or a model folder with {PORTABLE}")
+            raise ConfigError(f"{where}: found no {name}, expected a finished training run, or a model folder with {PORTABLE} and {TRAINING}")
     return read_settings(TrainConfig, folder / CONFIG), json.loads((folder / RUN).read_text(encoding="utf-8")), folder / WEIGHTS
 
 

@@ -31,8 +31,8 @@ could be either (relabel.py). The two rows of the table compare these with a rea
 at hand: that shows how far the guide fixes a label, and is not an independent reading. Against the second reader's labels from the older guide the
 new ones had kappa 0.81 and 0.51; that reader counted fewer threats and plans as `violence`.
 
-`other_harm` beside `violent_intent`: most of what the second readers marked and the writers did not are statements of intent told to the assistant. The guide did not say
-whether these are also `other_harm`; the corpus had taken them for `violent_intent` alone, and the guide says so since this reading.
+`other_harm` beside `violent_intent`: most of what the second readers marked and the writers did not are statements of intent told to the assistant.
+The guide did not say whether these are also `other_harm`; the corpus had taken them for `violent_intent` alone, and the guide says so since this reading.
 
 """
 

@@ -51,7 +51,10 @@ def parse_labels(text: str | None, role: str, where: str, errors: list[str]) -> 
             errors.append(f"{where}: {item!r} is outside 0…1")
         labels[name] = number
     if role == "user":
-        harm = max((labels[name] for name in TRIGGERS if name in labels), default=0.0)
+        known = [labels[name] for name in TRIGGERS if name in labels]
+        harm = max(known, default=0.0)
+        if harm == 0 and len(known) < len(TRIGGERS):
+            return labels  # whether it is harmful is unknown
         if harm > 0 and labels.get("severity") == 0:
             errors.append(f"{where}: a trigger without severity")
         if harm == 0 and labels.get("severity", 0) > 0:

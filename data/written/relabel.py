@@ -57,7 +57,10 @@ def apply(splits: dict[str, list[Row]], reviewed: dict[Key, float | None]) -> in
         else:
             labels[label] = value
         if label in TRIGGERS:
-            labels["harm"] = max(labels.get(trigger, 0.0) for trigger in TRIGGERS)
+            known = [labels[trigger] for trigger in TRIGGERS if trigger in labels]
+            labels.pop("harm", None)
+            if len(known) == len(TRIGGERS) or max(known, default=0.0) > 0:  # else whether it is harmful is unknown
+                labels["harm"] = max(known)
     return changed
 
 

@@ -12,10 +12,13 @@ from math import ceil
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from lastresort.data import read_dialogues, write_dialogues
 from lastresort.errors import ConfigError, DataError
 from lastresort.types import Dialogue, Message
+from lastresort_data.cli import app
 from lastresort_data.compose import SPLITS, ComposeConfig, compose, parse_config, read_config, real, stream, write_mixture
 from lastresort_data.grammars import GRAMMARS, TRIGGERS, VETOES, assistant_labels, template_split, user_labels
 from lastresort_data.material import HARMLESS, Lowest, Piece, Pool, Source, band_of, gather, shorten
@@ -120,6 +123,28 @@ def test_same_seed_and_inputs_give_the_same_bytes(config: ComposeConfig, materia
 
 def test_another_seed_gives_another_mixture(config: ComposeConfig, material: Path, composed: dict[str, list[Dialogue]]) -> None:
     assert list(compose(replace(config, seed=8), material, "train")) != composed["train"]
+
+
+def test_the_command_takes_another_seed_and_leaves_out_what_another_validation_says(material: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mixture.yaml"
+    sources: dict[str, dict[str, int]] = {"rude": {"cap": 20}, "talk": {"cap": 6}, "replies": {}}
+    recipe.write_text(yaml.safe_dump({"seed": 7, "sources": sources, "kinds": {"harmless_chat": 3, "crisis": 3}}), encoding="utf-8")
+
+    def written(*more: str) -> list[Dialogue]:
+        arguments = ["compose", str(recipe), "--prepared", str(material), "--out", str(tmp_path / "out"), "--only", "train", *more]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        return list(read_dialogues(tmp_path / "out" / "train.jsonl"))
+
+    first = written()
+    assert written("--seed", "7") == first
+    assert written("--seed", "8") != first
+    said = next(turn.content for turn in first[0].messages if len(turn.content.split()) >= 4 and turn.labels)
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"id": "x", "messages": [{"role": "user", "content": said, "labels": {"harm": 0.0}}]}) + "\n", encoding="utf-8")
+    less = written("--against", str(other))
+    assert 0 < len(less) < len(first)
+    assert all(turn.content != said for one in less for turn in one.messages)
 
 
 def test_a_dialogue_does_not_depend_on_other_kinds(config: ComposeConfig, material: Path, composed: dict[str, list[Dialogue]]) -> None:

@@ -59,22 +59,22 @@ def talk(*messages: tuple[Any, str, dict[str, float]]) -> Dialogue:
 def test_shares_say_how_often_a_source_is_read_and_readings_after_the_first_are_respelled() -> None:
     many = [replace(talk(("user", "please remember the garlic bread", {"harm": 1.0}), ("assistant", "I will remember it", {})), id=str(n)) for n in range(400)]
     noisy = replace(LIMITS, shares={"here": 2.5}, variation=Variation(typos=1.0))
-    read = list(read_again(many, noisy))
-    assert read == list(read_again(many, noisy))
+    read = list(read_again(many, noisy, ()))
+    assert read == list(read_again(many, noisy, ()))
     assert 950 < len(read) < 1050
     assert [one.id for one in read if one in many] == [one.id for one in many]  # the first reading is the dialogue itself
     again = [one for one in read if one not in many]
     assert all(one.messages[0].labels == {"harm": 1.0} and one.messages[1] == many[0].messages[1] for one in again)
-    assert 150 < sum(1 for _ in read_again(many, replace(LIMITS, shares={"here": 0.5}))) < 250
-    assert list(read_again(many, replace(LIMITS, shares={"here": 0}))) == []
-    assert list(read_again(many, replace(LIMITS, shares={"elsewhere": 3}))) == many
+    assert 150 < sum(1 for _ in read_again(many, replace(LIMITS, shares={"here": 0.5}), ())) < 250
+    assert list(read_again(many, replace(LIMITS, shares={"here": 0}), ())) == []
+    assert list(read_again(many, replace(LIMITS, shares={"elsewhere": 3}), ())) == many
     with pytest.raises(ValueError, match=r"data\.shares: \['here'\]"):
         replace(LIMITS, shares={"here": -1})
 
 
 def test_harmless_dialogues_that_name_a_group_are_read_oftener() -> None:
     def count(text: str, labels: dict[str, float], limits: DataSettings) -> int:
-        return len(list(read_again([talk(("user", "hello", {}), ("user", text, labels))], limits, ("harm",))))
+        return len(list(read_again([talk(("user", "hello", {}), ("user", text, labels))], limits, ("harm", "self_harm_risk"))))
 
     often = replace(LIMITS, harmless_mentions=3)
     assert count("the Muslim women of our choir sing", {"harm": 0.0}, often) == 3
@@ -82,7 +82,11 @@ def test_harmless_dialogues_that_name_a_group_are_read_oftener() -> None:
     assert count("the old women of our choir sing", {"harm": 0.0}, replace(often, shares={"here": 0})) == 0
     assert count("all women are stupid", {"harm": 1.0}, often) == 1
     assert count("all women are here", {}, often) == 1  # nobody knows whether it is harmless
+    assert count("all women are here", {"assistant_abuse": 0.0}, often) == 1
+    assert count("the women are gone, I want to die", {"harm": 0.0, "self_harm_risk": 1.0}, often) == 1
     assert count("our choir sings", {"harm": 0.0}, often) == 1
+    first = talk(("user", "you idiot", {"harm": 1.0}), ("user", "the women sing", {"harm": 0.0}))
+    assert len(list(read_again([first], often, ("harm",)))) == 1  # harmful elsewhere
     with pytest.raises(ValueError, match=r"data\.harmless_mentions: found -1"):
         replace(LIMITS, harmless_mentions=-1)
 

@@ -244,6 +244,12 @@ def test_a_warm_start_that_does_not_fit_is_an_early_error(settings: TrainConfig,
         train(changed(settings, tmp_path / "a", model__start=str(tmp_path / "nowhere")))
     with pytest.raises(ConfigError, match=r"model\.start: .*found no weights\.safetensors"):
         train(changed(settings, tmp_path / "d", model__start=str(ROOT / "tests" / "tiny_model")))
+    bare = tmp_path / "bare"
+    shutil.copytree(ROOT / "tests" / "tiny_model", bare)
+    shutil.copyfile(finished / WEIGHTS, bare / "weights.safetensors")
+    (bare / TRAINING).unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=r"model\.start: .*found no training\.json"):
+        train(changed(settings, tmp_path / "e", model__start=str(bare)))
     with pytest.raises(ConfigError, match=r"model\.start: .*found weights of other shapes"):
         train(changed(settings, tmp_path / "b", model__start=str(finished), model__memory_size=8))
 
