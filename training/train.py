@@ -314,15 +314,13 @@ def finished(folder: Path, key: str) -> tuple[TrainConfig, dict[str, Any], Path]
         ConfigError: neither, or a part of it is missing.
     """
     where = f"{key}: {folder}" if key else str(folder)
-    if (folder / MANIFEST).is_file():
-        for name in (PORTABLE, TRAINING):
-            if not (folder / name).is_file():
-                raise ConfigError(f"{where}: found no {name}, expected a finished training run, or a model folder with {PORTABLE} and {TRAINING}")
-        record = read_runs(folder)[-1]
-        return parse_settings(TrainConfig, record["settings"], where=f"{folder / TRAINING}: settings"), record, folder / PORTABLE
-    for name in (CONFIG, WEIGHTS, RUN, TOKENIZER):
+    packed = (folder / MANIFEST).is_file()
+    for name in (PORTABLE, TRAINING) if packed else (CONFIG, WEIGHTS, RUN, TOKENIZER):
         if not (folder / name).is_file():
             raise ConfigError(f"{where}: found no {name}, expected a finished training run, or a model folder with {PORTABLE} and {TRAINING}")
+    if packed:
+        record = read_runs(folder)[-1]
+        return parse_settings(TrainConfig, record["settings"], where=f"{folder / TRAINING}: settings"), record, folder / PORTABLE
     return read_settings(TrainConfig, folder / CONFIG), json.loads((folder / RUN).read_text(encoding="utf-8")), folder / WEIGHTS
 
 

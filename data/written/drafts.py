@@ -31,6 +31,13 @@ class Draft:
     messages: list[dict[str, object]] = field(default_factory=list)
 
 
+def harm_of(labels: dict[str, float]) -> float | None:
+    """The highest trigger; None (unknown) where one is unknown and none of the others is above 0."""
+    known = [labels[name] for name in TRIGGERS if name in labels]
+    highest = max(known, default=0.0)
+    return highest if highest > 0 or len(known) == len(TRIGGERS) else None
+
+
 def parse_labels(text: str | None, role: str, where: str, errors: list[str]) -> dict[str, float]:
     """Labels of one turn: every label of the role, 0 unless named; `name=?` leaves it out (unknown)."""
     labels: dict[str, float] = dict.fromkeys(LABELS[role], 0.0)
@@ -51,10 +58,9 @@ def parse_labels(text: str | None, role: str, where: str, errors: list[str]) -> 
             errors.append(f"{where}: {item!r} is outside 0…1")
         labels[name] = number
     if role == "user":
-        known = [labels[name] for name in TRIGGERS if name in labels]
-        harm = max(known, default=0.0)
-        if harm == 0 and len(known) < len(TRIGGERS):
-            return labels  # whether it is harmful is unknown
+        harm = harm_of(labels)
+        if harm is None:
+            return labels
         if harm > 0 and labels.get("severity") == 0:
             errors.append(f"{where}: a trigger without severity")
         if harm == 0 and labels.get("severity", 0) > 0:

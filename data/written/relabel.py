@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from corpus import HERE, Row, read, write  # type: ignore[import-not-found]  # a script beside this one
-from drafts import LABELS, TRIGGERS  # type: ignore[import-not-found]  # a script beside this one
+from drafts import LABELS, TRIGGERS, harm_of  # type: ignore[import-not-found]  # a script beside this one
 
 FILE = HERE / "relabelled.tsv"
 Key = tuple[str, int, str]
@@ -57,10 +57,10 @@ def apply(splits: dict[str, list[Row]], reviewed: dict[Key, float | None]) -> in
         else:
             labels[label] = value
         if label in TRIGGERS:
-            known = [labels[trigger] for trigger in TRIGGERS if trigger in labels]
+            harm = harm_of(labels)
             labels.pop("harm", None)
-            if len(known) == len(TRIGGERS) or max(known, default=0.0) > 0:  # else whether it is harmful is unknown
-                labels["harm"] = max(known)
+            if harm is not None:
+                labels["harm"] = harm
     return changed
 
 
